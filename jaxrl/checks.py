@@ -1,0 +1,90 @@
+"""Errors that say what is wrong, and the argument checks that raise them.
+
+A value under a JAX trace cannot be looked at, so every check lets tracers pass: `sweep` and the command line check the
+concrete values before they trace.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class JaxrlError(ValueError):
+    """An error that its message explains in full: a user needs no traceback to act on it."""
+
+
+def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> JaxrlError:
+    """The error for a name that is not in a table: it offers the closest ones.
+
+    Args:
+      kind: what was looked for, such as "agent".
+      name: what was asked for.
+      names: what there is.
+      see: how to list them all, such as "jaxrl list".
+    """
+    names = list(names)
+    lower = {n.lower(): n for n in names}
+    close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(names))}"
+    return JaxrlError(f"unknown {kind} {name!r}: {hint}" + (f" ({see} shows all)" if see else ""))
+
+
+def _values(value: Any) -> np.ndarray | None:
+    """The concrete numbers of an argument, or None under a trace."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def number(owner: str, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, **arguments: Any):
+    """Checks that each argument is a number in `[low, high]`, or in `(low, high]` with `open_low`; NaN never is.
+
+    Args:
+      owner: whose arguments these are, such as "ppo".
+      low: lower bound.
+      high: upper bound.
+      open_low: whether the lower bound itself is left out.
+      **arguments: name and value of each.
+
+    Raises:
+      JaxrlError: naming the argument, its value and what is accepted.
+    """
+    bracket = "(" if open_low or low == -math.inf else "["
+    accepted = f"a number in {bracket}{low:g}, {high:g}{')' if high == math.inf else ']'}"
+    for name, value in arguments.items():
+        try:
+            numbers = _values(value)
+            wrong = numbers is not None and not np.all((numbers > low if open_low else numbers >= low) & (numbers <= high))
+            wrong = wrong or (numbers is not None and not np.all(np.isfinite(numbers)))
+        except TypeError:
+            wrong = True
+        if wrong:
+            raise JaxrlError(f"{owner}: {name}={value} is not accepted; it must be {accepted}")
+
+
+def integer(owner: str, low: int = 1, **arguments: Any):
+    """Checks that each argument is a whole number, at least `low`.
+
+    Raises:
+      JaxrlError: naming the argument, its value and what is accepted.
+    """
+    for name, value in arguments.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < low:
+            raise JaxrlError(f"{owner}: {name}={value} is not accepted; it must be a whole number, at least {low}")
+
+
+def one_of(owner: str, accepted: Iterable[str], **arguments: Any):
+    """Checks that each argument is one of the accepted names.
+
+    Raises:
+      JaxrlError: naming the argument, its value and what is accepted.
+    """
+    accepted = tuple(accepted)
+    for name, value in arguments.items():
+        if value not in accepted:
+            raise JaxrlError(f"{owner}: {name}={value!r} is not accepted; it must be one of {', '.join(accepted)}")

@@ -1,0 +1,174 @@
+"""The records that everything in jaxrl is made of.
+
+An environment is two pure functions (`Env`), an agent three (`Agent`), and what passes between them is a `Transition`.
+Axes are named once, here: `T` is time, `N` parallel environments, `B` a batch, `S` seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Key = jax.Array  # a typed PRNG key, as `jax.random.key` makes it
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers `0 .. n - 1`."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def sample(self, key: Key) -> Array:
+        """Draws one element uniformly; shape `()`."""
+        return jax.random.randint(key, (), 0, self.n, jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of one shape between two bounds, which may be infinite.
+
+    Attributes:
+      low: lower bound, inclusive; an array of shape `shape`.
+      high: upper bound, inclusive; an array of shape `shape`.
+      dtype: what the arrays hold, `float32` unless it says otherwise.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.low.shape
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every bound is finite (and small enough to scale by)."""
+        return bool(np.all(np.abs(self.low) < 1e18) and np.all(np.abs(self.high) < 1e18))
+
+    def sample(self, key: Key) -> Array:
+        """Draws one element uniformly between the bounds; shape `shape`. The bounds must be finite."""
+        return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high).astype(self.dtype)
+
+
+def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any = np.float32) -> Box:
+    """A `Box` whose bounds are broadcast to `shape`."""
+    bounds = (np.broadcast_to(np.asarray(bound, np.float32), shape) for bound in (low, high))
+    return Box(*bounds, dtype=np.dtype(dtype))
+
+
+Space = Discrete | Box
+
+
+class Spec(NamedTuple):
+    """The static facts of an environment.
+
+    Attributes:
+      id: the name that `make` knows the environment by.
+      obs_space: what `obs` and `next_obs` are drawn from.
+      action_space: what `step` accepts.
+      max_steps: the time limit of one episode in steps, or None where there is none or it is not known.
+      num_agents: how many agents act in it.
+      discount: the discount that belongs to the problem itself, or None where the agent chooses it.
+    """
+
+    id: str
+    obs_space: Space
+    action_space: Space
+    max_steps: int | None = None
+    num_agents: int = 1
+    discount: float | None = None
+
+
+class Outcome(NamedTuple):
+    """What one environment step produced, besides the next state and observation.
+
+    Attributes:
+      reward: float32, shape `()`.
+      terminated: bool, shape `()`; the episode ended in a terminal state, whose value is 0.
+      truncated: bool, shape `()`; the episode was cut off, and the value of `next_obs` still counts. Never true where
+        `terminated` is.
+      next_obs: the true successor observation; at an episode's end it is the terminal one, never the one after a reset.
+      extras: a dictionary of arrays; whatever else the environment reports.
+    """
+
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree
+    extras: dict[str, PyTree]
+
+
+class Env(NamedTuple):
+    """An environment: two pure functions of one environment (the loop vmaps them over `N`) and its static facts.
+
+    Attributes:
+      reset: `reset(key) -> (env_state, obs)`.
+      step: `step(key, env_state, action) -> (env_state, obs, outcome)`. It resets by itself: where the episode ended,
+        `env_state` and `obs` are those of a freshly drawn episode, and `outcome.next_obs` is the last observation of
+        the old one.
+      spec: see `Spec`.
+    """
+
+    reset: Callable[[Key], tuple[PyTree, PyTree]]
+    step: Callable[[Key, PyTree, Array], tuple[PyTree, PyTree, Outcome]]
+    spec: Spec
+
+
+class Transition(NamedTuple):
+    """One step of experience, or, with leading axes `[T, N]`, a trajectory of them.
+
+    Fields are as in `Outcome`; `obs` and `action` are what the agent saw and chose, and `extras` holds what the
+    environment and `Agent.act` reported, in one dictionary.
+    """
+
+    obs: PyTree
+    action: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree
+    extras: dict[str, PyTree]
+
+
+class Agent(NamedTuple):
+    """An agent: three pure functions, and what the loop must know to call them.
+
+    Attributes:
+      init: `init(key, spec) -> state`. The state holds arrays only.
+      act: `act(state, memory, obs, key, step, explore=True) -> (action, memory, extras)`; `obs` is `[N, ...]`, and so
+        are the actions and everything in `extras` (a dictionary, which joins the transition's).
+      update: `update(state, trajectory, key, step) -> (state, metrics)`; the trajectory's leaves are `[T, N, ...]`,
+        `step` counts the environment steps taken before it was collected, and metrics are float scalars.
+      num_envs: `N`, the number of parallel environments.
+      rollout_length: `T`, the number of steps taken in each of them between updates.
+      init_memory: `init_memory(num_envs) -> memory`, what each environment's policy carries from step to step, leaves
+        `[N, ...]`; `()` for most agents. The loop puts it back where an episode began.
+      name: the agent's name.
+    """
+
+    init: Callable[[Key, Spec], PyTree]
+    act: Callable[..., tuple[Array, PyTree, dict[str, PyTree]]]
+    update: Callable[[PyTree, Transition, Key, Array], tuple[PyTree, dict[str, Array]]]
+    num_envs: int
+    rollout_length: int
+    init_memory: Callable[[int], PyTree] = lambda num_envs: ()
+    name: str = "agent"
+
+
+Metrics = dict[str, Array]
