@@ -52,6 +52,15 @@ class Box:
     high: np.ndarray
     dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple:
+        return self.shape, self.dtype, self.low.tobytes(), self.high.tobytes()
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.low.shape
@@ -75,8 +84,12 @@ def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any = np.float32) ->
 Space = Discrete | Box
 
 
+@jax.tree_util.register_static
 class Spec(NamedTuple):
     """The static facts of an environment.
+
+    To JAX it is a node without leaves: an agent keeps it in its state, beside the arrays, so that `act` and `update`
+    know the spaces that the state was made for.
 
     Attributes:
       id: the name that `make` knows the environment by.

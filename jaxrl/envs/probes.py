@@ -1,0 +1,148 @@
+"""Probe environments: each is so small that its values are known, and an agent that fails it has one fault.
+
+The idea of probing an agent with tasks of rising difficulty is Jones's ("Debugging RL, Without the Agonizing Pain",
+2021). Observations are float32 of shape (1,), actions are two, and where nothing is said they change nothing.
+
+| id                             | episode                                      | its fault, if it alone and those below fail |
+|--------------------------------|----------------------------------------------|-----------------------------------------|
+| `jaxrl/Probe-value-v0`         | 1 step, obs 1, reward 1                      | the value's loss: V(1) = 1              |
+| `jaxrl/Probe-observation-v0`   | 1 step, obs is 1 or -1 at random, reward obs | the network's input: V(obs) = obs       |
+| `jaxrl/Probe-discount-v0`      | 2 steps, obs 0 then 1, reward 0 then 1       | the discount: V(0) = gamma, V(1) = 1    |
+| `jaxrl/Probe-action-v0`        | 1 step, reward 1 for action 1, -1 for 0      | the policy's loss or the advantage      |
+| `jaxrl/Probe-policy-v0`        | 1 step, obs is 1 or -1, reward 1 where the   | the batch: actions, rewards and         |
+|                                | action (0: -, 1: +) has its sign, else -1    | observations out of step                |
+| `jaxrl/Probe-truncation-v0`    | 5 steps, obs 1, reward 1, truncated          | the time limit taken for termination:   |
+|                                |                                              | V(1) = 1 / (1 - gamma)                  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.checks import one_of
+from jaxrl.types import Array, Discrete, Env, Key, Outcome, Space, Spec, box
+
+TWO_ACTIONS = Discrete(2)
+TORQUE = box(-1, 1, (1,))
+
+
+class ProbeState(NamedTuple):
+    """What is observed, float32 of shape (1,), and the steps taken in this episode, int32."""
+
+    obs: Array
+    time: Array
+
+
+def probe_value() -> Env:
+    """One step, observation 1, reward 1: the value is 1."""
+    return _probe("jaxrl/Probe-value-v0", TWO_ACTIONS, _one, lambda obs, time, action: 1.0)
+
+
+def probe_observation() -> Env:
+    """One step, the observation 1 or -1 at random, and the reward is the observation: so is the value."""
+    return _probe("jaxrl/Probe-observation-v0", TWO_ACTIONS, _sign, lambda obs, time, action: obs)
+
+
+def probe_discount() -> Env:
+    """Two steps, observation 0 and then 1, reward 1 at the end: the values are gamma and 1."""
+    return _probe("jaxrl/Probe-discount-v0", TWO_ACTIONS, _zero, lambda obs, time, action: time, _one, num_steps=2)
+
+
+def probe_action(*, continuous: bool = False) -> Env:
+    """One step, observation 1; the best action's return is 1, or 0 with `continuous`.
+
+    Args:
+      continuous: False for reward 1 for action 1 and -1 for action 0; True for actions in `[-1, 1]` and reward
+        `-(action - 0.5) ** 2`.
+    """
+    return _aimed("jaxrl/Probe-action-v0", continuous, _one)
+
+
+def probe_policy(*, continuous: bool = False) -> Env:
+    """One step, the observation 1 or -1 at random; the best policy's return is 1, or 0 with `continuous`.
+
+    Args:
+      continuous: False for reward 1 where the action is 1 for observation 1 or 0 for observation -1, and else -1;
+        True for actions in `[-1, 1]` and reward `-(action - 0.5 * obs) ** 2`.
+    """
+    return _aimed("jaxrl/Probe-policy-v0", continuous, _sign)
+
+
+def probe_truncation() -> Env:
+    """Observation 1 and reward 1 for ever, but truncated after 5 steps: the value is `1 / (1 - gamma)`.
+
+    An agent that takes the time limit for a terminal state finds about `sum(gamma ** t for t in range(3))`.
+    """
+    id = "jaxrl/Probe-truncation-v0"
+    return _probe(id, TWO_ACTIONS, _one, lambda obs, time, action: 1.0, num_steps=5, truncates=True)
+
+
+PROBES: dict[str, Callable[..., Env]] = {
+    "jaxrl/Probe-value-v0": probe_value,
+    "jaxrl/Probe-observation-v0": probe_observation,
+    "jaxrl/Probe-discount-v0": probe_discount,
+    "jaxrl/Probe-action-v0": probe_action,
+    "jaxrl/Probe-policy-v0": probe_policy,
+    "jaxrl/Probe-truncation-v0": probe_truncation,
+}
+
+
+def _probe(
+    id: str,
+    action_space: Space,
+    first_obs: Callable[[Key], Array],
+    reward: Callable[[Array, Array, Array], Array | float],
+    later_obs: Callable[[Key], Array] | None = None,
+    num_steps: int = 1,
+    truncates: bool = False,
+) -> Env:
+    """An environment whose episodes have `num_steps` steps.
+
+    Args:
+      id: the environment's id.
+      action_space: its actions.
+      first_obs: `first_obs(key)`, the number observed first.
+      reward: `reward(obs, time, action)`, from the number observed, the steps taken before and the action.
+      later_obs: like `first_obs`, for what is observed after that; None for the first one again.
+      num_steps: an episode's length.
+      truncates: whether the last step truncates; else it terminates.
+    """
+
+    def reset(key: Key) -> tuple[ProbeState, Array]:
+        obs = jnp.reshape(first_obs(key), (1,))
+        return ProbeState(obs, jnp.int32(0)), obs
+
+    def step(key: Key, state: ProbeState, action: Array) -> tuple[ProbeState, Array, Outcome]:
+        gain = jnp.asarray(reward(state.obs[0], state.time, action), jnp.float32)
+        next_obs = state.obs if later_obs is None else jnp.reshape(later_obs(key), (1,))
+        ended = state.time + 1 >= num_steps
+        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), reset(key)[0], ProbeState(next_obs, state.time + 1))
+        return new, new.obs, Outcome(gain, ended & (not truncates), ended & truncates, next_obs, {})
+
+    return Env(reset, step, Spec(id, box(-1, 1, (1,)), action_space, num_steps))
+
+
+def _aimed(id: str, continuous: bool, first_obs: Callable[[Key], Array]) -> Env:
+    """One step, in which the action should be 1 or 0, as the observation's sign says, or half the observation."""
+    one_of(id, (True, False), continuous=continuous)
+    if continuous:
+        return _probe(id, TORQUE, first_obs, lambda obs, time, action: -((action[0] - 0.5 * obs) ** 2))
+    return _probe(
+        id, TWO_ACTIONS, first_obs, lambda obs, time, action: jnp.where((action == 1) == (obs > 0), 1.0, -1.0)
+    )
+
+
+def _zero(key: Key) -> Array:
+    return jnp.float32(0)
+
+
+def _one(key: Key) -> Array:
+    return jnp.float32(1)
+
+
+def _sign(key: Key) -> Array:
+    return jnp.where(jax.random.bernoulli(key), jnp.float32(1), jnp.float32(-1))

@@ -1,0 +1,105 @@
+"""`make`: from an environment's id and parameters to the environment."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jaxrl import checks
+from jaxrl.envs import brax_adapter, gymnax_adapter, probes, wrappers
+from jaxrl.types import Env
+
+# Our own environments: id -> constructor, whose keyword arguments are the environment's parameters.
+OWN: dict[str, Callable[..., Env]] = {**probes.PROBES}
+
+NOT_SUPPORTED = ("jaxmarl", "gymnasium", "playground")
+
+# The parameters of `make` that are wrappers, in the order in which they are applied.
+WRAPPERS: dict[str, Callable[..., Env]] = {
+    "time_limit": wrappers.time_limit,
+    "discretize_actions": wrappers.discretize_actions,
+    "rescale_actions": wrappers.rescale_actions,
+    "clip_actions": wrappers.clip_actions,
+    "flatten_observations": wrappers.flatten_observations,
+    "frame_stack": wrappers.frame_stack,
+}
+SWITCHES = ("rescale_actions", "clip_actions", "flatten_observations")
+
+
+def make(env_id: str, **params: Any) -> Env:
+    """Makes an environment.
+
+    Example:
+      >>> env = make("jaxrl/Probe-action-v0", continuous=True)
+      >>> env.spec.action_space.shape
+      (1,)
+      >>> make("jaxrl/Probe-action-v0", continuous=True, discretize_actions=5).spec.action_space
+      Discrete(n=5)
+
+    Args:
+      env_id: `CartPole-v1` and every other gymnax id as it is, `brax/ant`, or one of ours, `jaxrl/Probe-value-v0`;
+        `list_ids` has them all.
+      **params: the environment's own parameters, and wrappers, which are applied in this order:
+        `time_limit` (int, environment steps), `discretize_actions` (int, levels per dimension), `rescale_actions`,
+        `clip_actions`, `flatten_observations` (each True or False) and `frame_stack` (int, observations). For gymnax
+        the environment's parameters are the fields of its `EnvParams`, of which the float ones may be traced, and its
+        constructor's arguments; for brax they are the constructor's arguments, `episode_length` and `reset_pool`.
+
+    Returns:
+      The environment, of one instance: the training loop vmaps it.
+
+    Raises:
+      JaxrlError: for an unknown id or parameter, and for a value that is not accepted.
+    """
+    params = dict(params)
+    chosen = {name: params.pop(name) for name in WRAPPERS if name in params}
+    for name in SWITCHES:
+        checks.one_of(env_id, (True, False), **{name: chosen.get(name, False)})
+    env = _construct(env_id, params)
+    for name, value in chosen.items():
+        if name in SWITCHES:
+            env = WRAPPERS[name](env) if value else env
+        elif value is not None:
+            env = WRAPPERS[name](env, value)
+    return env
+
+
+def list_ids() -> dict[str, list[str]]:
+    """The ids that `make` accepts, by group; imports gymnax (a few seconds) and not brax."""
+    return {"jaxrl": list(OWN), "gymnax": gymnax_adapter.list_ids(), "brax": brax_adapter.list_ids()}
+
+
+def check_params(env_id: str, params: Iterable[str], accepted: Iterable[str]):
+    """Checks that an environment's parameters are among those accepted.
+
+    Raises:
+      JaxrlError: naming the first that is not, and listing those accepted, wrappers last.
+    """
+    accepted = (*accepted, *WRAPPERS)
+    for name in params:
+        if name not in accepted:
+            raise checks.JaxrlError(f"{env_id}: unknown parameter {name!r}; there are: {', '.join(accepted)}")
+
+
+def _construct(env_id: str, params: dict[str, Any]) -> Env:
+    group, _, name = env_id.partition("/")
+    if env_id in OWN:
+        check_params(env_id, params, inspect.signature(OWN[env_id]).parameters)
+        return OWN[env_id](**params)
+    if name and group in NOT_SUPPORTED:
+        raise checks.JaxrlError(
+            f"{env_id}: environments of {group} are not supported yet (jaxrl list shows those that are)"
+        )
+    if env_id in brax_adapter.FAILING:
+        raise checks.JaxrlError(brax_adapter.FAILING[env_id])
+    if env_id in brax_adapter.list_ids():
+        check_params(env_id, params, brax_adapter.parameters(name))
+        return brax_adapter.brax_env(name, **params)
+    if env_id in gymnax_adapter.FAILING:
+        raise checks.JaxrlError(gymnax_adapter.FAILING[env_id])
+    if not name and env_id in gymnax_adapter.list_ids():
+        check_params(env_id, params, gymnax_adapter.parameters(env_id))
+        return gymnax_adapter.gymnax_env(env_id, **params)
+    known = [known_id for ids in list_ids().values() for known_id in ids]
+    raise checks.unknown_name("environment", env_id, known, see="jaxrl list")

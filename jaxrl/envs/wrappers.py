@@ -1,0 +1,246 @@
+"""Wrappers: functions from an environment to another one, that compose.
+
+Like the environments, they are of one instance; the training loop vmaps what comes out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import checks
+from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, box
+
+MAX_ACTIONS = 4096
+
+
+class TimeLimitState(NamedTuple):
+    """The wrapped environment's state, and `time`, the steps taken in this episode (int32)."""
+
+    env: PyTree
+    time: Array
+
+
+class FrameStackState(NamedTuple):
+    """The wrapped environment's state, and `frames`, the stacked observation, the newest last."""
+
+    env: PyTree
+    frames: Array
+
+
+class EpisodeStatisticsState(NamedTuple):
+    """The wrapped environment's state, and the running episode's return (float32) and length (int32)."""
+
+    env: PyTree
+    episode_return: Array
+    episode_length: Array
+
+
+def rescale_actions(env: Env) -> Env:
+    """Lets the agent act in `[-1, 1]`: `a` becomes `low + (a + 1) / 2 * (high - low)`.
+
+    Args:
+      env: an environment whose actions are a bounded Box.
+
+    Raises:
+      JaxrlError: for another action space.
+    """
+    low, high = _bounds("rescale_actions", env)
+    space = box(-1, 1, low.shape, env.spec.action_space.dtype)
+    return _with_actions(env, space, lambda action: low + (action + 1) / 2 * (high - low))
+
+
+def clip_actions(env: Env) -> Env:
+    """Clips actions to the bounds of their space.
+
+    Args:
+      env: an environment whose actions are a bounded Box.
+
+    Raises:
+      JaxrlError: for another action space.
+    """
+    low, high = _bounds("clip_actions", env)
+    return _with_actions(env, env.spec.action_space, lambda action: jnp.clip(action, low, high))
+
+
+def discretize_actions(env: Env, num_levels: int) -> Env:
+    """Replaces each dimension of a continuous action by evenly spaced levels, both bounds among them.
+
+    Of `d` dimensions the action number has the levels as its `d` digits to base `num_levels`, the first dimension's
+    the most significant.
+
+    Args:
+      env: an environment whose actions are a bounded Box.
+      num_levels: levels per dimension, at least 2.
+
+    Returns:
+      The environment with `num_levels ** d` discrete actions.
+
+    Raises:
+      JaxrlError: for another action space, and for more than 4096 actions.
+    """
+    checks.integer("discretize_actions", low=2, discretize_actions=num_levels)
+    low, high = _bounds("discretize_actions", env)
+    num_dims = math.prod(low.shape)
+    if num_levels**num_dims > MAX_ACTIONS:
+        raise checks.JaxrlError(
+            f"discretize_actions: {num_levels} levels in each of {num_dims} action dimensions of {env.spec.id} are "
+            f"{num_levels**num_dims} actions; at most {MAX_ACTIONS} are accepted"
+        )
+    levels = np.linspace(low.ravel(), high.ravel(), num_levels, dtype=np.float32)  # [num_levels, d]
+    digits = np.stack(np.unravel_index(np.arange(num_levels**num_dims), (num_levels,) * num_dims), axis=-1)
+    table = levels[digits, np.arange(num_dims)].reshape(-1, *low.shape).astype(env.spec.action_space.dtype)
+    return _with_actions(env, Discrete(len(table)), lambda action: jnp.asarray(table)[action])
+
+
+def time_limit(env: Env, max_steps: int) -> Env:
+    """Truncates episodes after `max_steps` steps.
+
+    It resets the environment itself where it cuts, so under `vmap` each step computes a reset; an environment's own
+    time limit (`max_steps_in_episode`, `episode_length`) costs less.
+
+    Args:
+      env: any environment.
+      max_steps: the limit, in environment steps.
+
+    Raises:
+      JaxrlError: where `max_steps` is not a whole number of at least 1.
+    """
+    checks.integer("time_limit", time_limit=max_steps)
+
+    def reset(key: Key) -> tuple[TimeLimitState, PyTree]:
+        state, obs = env.reset(key)
+        return TimeLimitState(state, jnp.int32(0)), obs
+
+    def step(key: Key, state: TimeLimitState, action: Array) -> tuple[TimeLimitState, PyTree, Outcome]:
+        step_key, reset_key = jax.random.split(key)
+        inner, obs, outcome = env.step(step_key, state.env, action)
+        time = state.time + 1
+        ended = outcome.terminated | outcome.truncated
+        cut = (time >= max_steps) & ~ended
+        inner, obs = _where(cut, env.reset(reset_key), (inner, obs))
+        time = jnp.where(ended | cut, 0, time)
+        return TimeLimitState(inner, time), obs, outcome._replace(truncated=outcome.truncated | cut)
+
+    limit = max_steps if env.spec.max_steps is None else min(max_steps, env.spec.max_steps)
+    return Env(reset, step, env.spec._replace(max_steps=limit))
+
+
+def frame_stack(env: Env, num_frames: int) -> Env:
+    """Observes the last `num_frames` observations, concatenated along the last axis, the newest last.
+
+    An episode's first observation is repeated; `next_obs` at an episode's end is the old episode's stack.
+
+    Args:
+      env: an environment that observes a vector or an image, rank 1 or 3 (whose channels are concatenated).
+      num_frames: how many observations.
+
+    Raises:
+      JaxrlError: for another observation space or number.
+    """
+    checks.integer("frame_stack", frame_stack=num_frames)
+    space = env.spec.obs_space
+    if not isinstance(space, Box) or len(space.shape) not in (1, 3):
+        raise checks.JaxrlError(
+            f"frame_stack: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 or 3 "
+            "(flatten_observations makes it one)"
+        )
+
+    def repeat(frame: Array) -> Array:
+        return jnp.concatenate([frame] * num_frames, axis=-1)
+
+    def reset(key: Key) -> tuple[FrameStackState, Array]:
+        state, obs = env.reset(key)
+        frames = repeat(obs)
+        return FrameStackState(state, frames), frames
+
+    def step(key: Key, state: FrameStackState, action: Array) -> tuple[FrameStackState, Array, Outcome]:
+        inner, obs, outcome = env.step(key, state.env, action)
+        pushed = jnp.concatenate([state.frames[..., space.shape[-1] :], outcome.next_obs], axis=-1)
+        frames = jnp.where(outcome.terminated | outcome.truncated, repeat(obs), pushed)
+        return FrameStackState(inner, frames), frames, outcome._replace(next_obs=pushed)
+
+    low, high = (np.concatenate([bound] * num_frames, axis=-1) for bound in (space.low, space.high))
+    return Env(reset, step, env.spec._replace(obs_space=Box(low, high, space.dtype)))
+
+
+def flatten_observations(env: Env) -> Env:
+    """Observes vectors: an array in row-major order, an integer as its one-hot vector (float32).
+
+    Args:
+      env: any environment.
+    """
+    space = env.spec.obs_space
+    if isinstance(space, Discrete):
+        flat_space = box(0, 1, (space.n,))
+    else:
+        flat_space = Box(space.low.reshape(-1), space.high.reshape(-1), space.dtype)
+
+    def flat(obs: Array) -> Array:
+        return jax.nn.one_hot(obs, space.n) if isinstance(space, Discrete) else obs.reshape(-1)
+
+    def reset(key: Key) -> tuple[PyTree, Array]:
+        state, obs = env.reset(key)
+        return state, flat(obs)
+
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
+        state, obs, outcome = env.step(key, state, action)
+        return state, flat(obs), outcome._replace(next_obs=flat(outcome.next_obs))
+
+    return Env(reset, step, env.spec._replace(obs_space=flat_space))
+
+
+def episode_statistics(env: Env) -> Env:
+    """Adds the running episode's return and length to `extras`, this step included.
+
+    `extras["episode_return"]` (float32) is the undiscounted sum of rewards and `extras["episode_length"]` (int32) the
+    number of steps, so where a step ended an episode they are the episode's totals. Wrapping twice changes nothing.
+
+    Args:
+      env: any environment.
+    """
+
+    def reset(key: Key) -> tuple[EpisodeStatisticsState, PyTree]:
+        state, obs = env.reset(key)
+        return EpisodeStatisticsState(state, jnp.float32(0), jnp.int32(0)), obs
+
+    def step(key: Key, state: EpisodeStatisticsState, action: Array) -> tuple[EpisodeStatisticsState, PyTree, Outcome]:
+        inner, obs, outcome = env.step(key, state.env, action)
+        total, length = state.episode_return + outcome.reward, state.episode_length + 1
+        ended = outcome.terminated | outcome.truncated
+        state = EpisodeStatisticsState(inner, jnp.where(ended, 0, total), jnp.where(ended, 0, length))
+        extras = {**outcome.extras, "episode_return": total, "episode_length": length}
+        return state, obs, outcome._replace(extras=extras)
+
+    return Env(reset, step, env.spec)
+
+
+def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:
+    """The environment with another action space, whose actions `translate` turns into the old one's."""
+
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, PyTree, Outcome]:
+        return env.step(key, state, translate(action))
+
+    return Env(env.reset, step, env.spec._replace(action_space=space))
+
+
+def _bounds(owner: str, env: Env) -> tuple[np.ndarray, np.ndarray]:
+    space = env.spec.action_space
+    if not isinstance(space, Box) or not space.bounded:
+        raise checks.JaxrlError(f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box")
+    return space.low, space.high
+
+
+def _describe(space: Space) -> str:
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    return f"{'bounded' if space.bounded else 'unbounded'} Box of shape {space.shape}"
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)

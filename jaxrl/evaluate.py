@@ -1,0 +1,55 @@
+"""Greedy episodes of a trained agent."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks, prng
+from jaxrl.types import Agent, Array, Env, Key, PyTree
+
+DEFAULT_MAX_STEPS = 10_000
+
+
+def evaluate(
+    key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int, max_steps: int | None = None
+) -> Array:
+    """The returns of whole episodes in which the agent does what it thinks is best. Pure, like `train`.
+
+    The episodes run side by side, each in an environment of its own, until the last of them has ended.
+
+    Args:
+      key: for the environments' draws (and the policy's, where even its greedy form is random).
+      agent: who acts.
+      state: the agent's state, `TrainState.agent` after training.
+      env: where; a fresh one, not the training's.
+      num_episodes: how many.
+      max_steps: an episode that lasts longer counts with its return so far; by default the environment's own time
+        limit, or 10,000 where it has none.
+
+    Returns:
+      undiscounted returns, float32 `[num_episodes]`.
+
+    Raises:
+      JaxrlError: if `num_episodes` or `max_steps` is not a positive whole number.
+    """
+    limit = max_steps if max_steps is not None else env.spec.max_steps or DEFAULT_MAX_STEPS
+    checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
+    reset_key, run_key = jax.random.split(prng.unrolled(key))
+    env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+
+    def unfinished(carry):
+        t, *_, finished = carry
+        return (t < limit) & ~jnp.all(finished)
+
+    def one_step(carry):
+        t, memory, env_state, obs, returns, finished = carry
+        act_key, *step_keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + num_episodes)
+        action, memory, _ = agent.act(state, memory, obs, act_key, jnp.int32(0), explore=False)
+        env_state, obs, outcome = jax.vmap(env.step)(jnp.stack(step_keys), env_state, action)
+        returns = returns + jnp.where(finished, 0, outcome.reward)
+        return t + 1, memory, env_state, obs, returns, finished | outcome.terminated | outcome.truncated
+
+    memory = agent.init_memory(num_episodes)
+    carry = (jnp.int32(0), memory, env_state, obs, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
+    return jax.lax.while_loop(unfinished, one_step, carry)[4]

@@ -1,0 +1,264 @@
+"""The one training loop: collect `T` steps from `N` environments, hand the trajectory to `update`, repeat.
+
+Everything here is pure. `jit` it, `vmap` it over seeds or hyper-parameters, shard it over devices:
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(32))
+    state, metrics = jax.jit(jax.vmap(lambda key: train(key, agent, env, 200_000)))(keys)
+
+Time belongs to the loop: `step` counts environment steps, every schedule derives from it, and since all seeds share it
+it stays unbatched under `vmap`. So does all that depends on it alone: branches stay branches, writes stay slices.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import prng
+from jaxrl.checks import JaxrlError
+from jaxrl.envs.wrappers import episode_statistics
+from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree, Transition
+
+
+class TrainState(NamedTuple):
+    """All that training carries from one update to the next.
+
+    Attributes:
+      agent: the agent's state.
+      memory: what the policy carries in each environment, leaves `[N, ...]`.
+      env: the environments' states, leaves `[N, ...]`.
+      obs: the observations to act on next, `[N, ...]`.
+      key: this seed's own key. It is never drawn from: the keys of an update are folded from it and `step`.
+      step: int32 `()`, environment steps taken in all `N` environments together; the same for every seed.
+      last_return: float32 `()`, the mean return of the episodes that ended in the last update in which one did; NaN
+        before the first.
+      first_bad_step: int32 `()`, the `step` after the update at which a loss or a parameter was first not finite; -1
+        while all are.
+    """
+
+    agent: PyTree
+    memory: PyTree
+    env: PyTree
+    obs: PyTree
+    key: Key
+    step: Array
+    last_return: Array
+    first_bad_step: Array
+
+
+class EpisodeSummary(NamedTuple):
+    """Sums and extremes over the episodes that ended in some span of training; each field is a scalar."""
+
+    count: Array
+    return_sum: Array
+    return_min: Array
+    return_max: Array
+    length_sum: Array
+    length_min: Array
+    length_max: Array
+
+
+def steps_per_update(agent: Agent) -> int:
+    """Environment steps between two updates: `num_envs * rollout_length`."""
+    return agent.num_envs * agent.rollout_length
+
+
+def num_updates(agent: Agent, num_steps: int) -> int:
+    """How many whole updates fit into `num_steps` environment steps.
+
+    Raises:
+      JaxrlError: if not even one does, or if the step counter, an int32, would overflow.
+    """
+    if num_steps < steps_per_update(agent):
+        raise JaxrlError(
+            f"num_steps={num_steps} is not accepted; one update of {agent.name} takes num_envs * rollout_length = "
+            f"{agent.num_envs} * {agent.rollout_length} = {steps_per_update(agent)} environment steps, so at least that"
+        )
+    if num_steps >= 2**31:
+        raise JaxrlError(f"num_steps={num_steps} is not accepted; the step counter holds at most 2**31 - 1")
+    return num_steps // steps_per_update(agent)
+
+
+def init_train(key: Key, agent: Agent, env: Env) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      key: the seed's key; different seeds need different ones.
+      agent: whom to train.
+      env: where.
+
+    Raises:
+      JaxrlError: if the agent cannot act in the environment.
+    """
+    init_key, env_key, run_key = jax.random.split(prng.unrolled(key), 3)
+    env = episode_statistics(env)
+    env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, agent.num_envs))
+    return TrainState(
+        agent=agent.init(init_key, env.spec),
+        memory=agent.init_memory(agent.num_envs),
+        env=env_state,
+        obs=obs,
+        key=run_key,
+        step=jnp.int32(0),
+        last_return=jnp.float32(jnp.nan),
+        first_bad_step=jnp.int32(-1),
+    )
+
+
+def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[TrainState, Transition]:
+    """Takes `T` steps in each environment.
+
+    Args:
+      state: where training stands.
+      agent: who acts.
+      env: an environment that reports episode statistics.
+      keys: `[T, 1 + N]`, for each step one key to act with and one for each environment.
+
+    Returns:
+      the state with the environments moved on (its `step` too), and the trajectory, leaves `[T, N, ...]`.
+    """
+    first_memory = agent.init_memory(agent.num_envs)
+
+    def one_step(carry, keys):
+        memory, env_state, obs, step = carry
+        action, memory, act_extras = agent.act(state.agent, memory, obs, keys[0], step)
+        env_state, next_obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
+        ended = outcome.terminated | outcome.truncated
+        memory = jax.tree.map(lambda first, m: jnp.where(_expand(ended, m), first, m), first_memory, memory)
+        extras = outcome.extras | act_extras
+        transition = Transition(
+            obs, action, outcome.reward, outcome.terminated, outcome.truncated, outcome.next_obs, extras
+        )
+        return (memory, env_state, next_obs, step + agent.num_envs), transition
+
+    carry = (state.memory, state.env, state.obs, state.step)
+    (memory, env_state, obs, step), trajectory = jax.lax.scan(one_step, carry, keys)
+    return state._replace(memory=memory, env=env_state, obs=obs, step=step), trajectory
+
+
+def _expand(mask: Array, like: Array) -> Array:
+    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+
+
+def _update(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, EpisodeSummary, Metrics]:
+    """One turn of the loop; `env` reports episode statistics."""
+    length, width = agent.rollout_length, agent.num_envs
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 1 + length * (1 + width))
+    rollout_keys = keys[1:].reshape(length, 1 + width)  # [T * (1 + N)] -> [T, 1 + N]
+    moved, trajectory = collect(state, agent, env, rollout_keys)
+    agent_state, metrics = agent.update(state.agent, trajectory, keys[0], state.step)
+    episodes = summarize(trajectory)
+    bad = ~jnp.isfinite(sum(jax.tree.leaves(metrics), jnp.float32(0)))
+    moved = moved._replace(
+        agent=agent_state,
+        last_return=jnp.where(episodes.count > 0, episodes.return_sum / episodes.count, state.last_return),
+        first_bad_step=_mark(state.first_bad_step, bad, moved.step),
+    )
+    return moved, episodes, metrics
+
+
+def _mark(first_bad_step: Array, bad: Array, step: Array) -> Array:
+    return jnp.where((first_bad_step < 0) & bad, step, first_bad_step)
+
+
+def train_step(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, Metrics]:
+    """One update: `T` steps in `N` environments, then `agent.update`.
+
+    Returns:
+      the new state, and scalars: what `agent.update` reports, `episode_count`, and the mean, min and max of
+      `episode_return` and `episode_length` over the episodes that ended. Where none did, these are NaN, except
+      `episode_return`: it is the last known one (NaN only before any episode ended).
+    """
+    state, episodes, metrics = _update(state, agent, episode_statistics(env))
+    return state, metrics | episode_metrics(episodes) | {"episode_return": state.last_return}
+
+
+def train(key: Key, agent: Agent, env: Env, num_steps: int) -> tuple[TrainState, Metrics]:
+    """Trains one seed from the beginning. Pure: may be jitted, vmapped over keys or hyper-parameters, and sharded.
+
+    Args:
+      key: the seed's key, from `jax.random.key` or folded from one.
+      agent: whom to train, such as `ppo()`.
+      env: where, such as `make("CartPole-v1")`.
+      num_steps: environment steps, summed over the `N` environments; a last, incomplete update is left out.
+
+    Returns:
+      the final state, and the metrics of `train_step`, each of shape `[num_updates]`.
+
+    Raises:
+      JaxrlError: if the agent cannot act in the environment, or `num_steps` is less than one update takes.
+    """
+    length = num_updates(agent, num_steps)
+    state = init_train(key, agent, env)
+    return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=length)
+
+
+def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | int) -> tuple[TrainState, Metrics]:
+    """Several updates with their metrics reduced in the graph, so that what reaches the host does not grow with them.
+
+    Args:
+      state: where training stands.
+      agent: whom to train.
+      env: where.
+      updates: how many updates, at least one; it may be traced, so one compiled program serves every span.
+
+    Returns:
+      the state after them, and scalars: the means of what `agent.update` reports, and over all the episodes that ended
+      the mean, min and max of `episode_return` and `episode_length` (NaN where none ended) and `episode_count`.
+    """
+    env = episode_statistics(env)
+    _, _, shapes = jax.eval_shape(lambda state: _update(state, agent, env), state)
+
+    def body(_, carry):
+        state, episodes, sums = carry
+        state, new_episodes, metrics = _update(state, agent, env)
+        return state, merge(episodes, new_episodes), jax.tree.map(jnp.add, sums, metrics)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    state, episodes, sums = jax.lax.fori_loop(0, updates, body, (state, _no_episodes(), zeros))
+    floats = [x for x in jax.tree.leaves(state.agent) if jnp.issubdtype(x.dtype, jnp.floating)]
+    bad = ~jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats]))
+    state = state._replace(first_bad_step=_mark(state.first_bad_step, bad, state.step))
+    return state, jax.tree.map(lambda x: x / updates, sums) | episode_metrics(episodes)
+
+
+def _no_episodes() -> EpisodeSummary:
+    zero, inf = jnp.float32(0), jnp.float32(jnp.inf)
+    return EpisodeSummary(zero, zero, inf, -inf, zero, inf, -inf)
+
+
+def summarize(trajectory: Transition) -> EpisodeSummary:
+    """Sums and extremes over the episodes that ended within a trajectory `[T, N, ...]`."""
+    ended = trajectory.terminated | trajectory.truncated
+    returns = trajectory.extras["episode_return"]
+    lengths = trajectory.extras["episode_length"].astype(jnp.float32)
+
+    def over(x):
+        return jnp.sum(x, where=ended), jnp.min(x, where=ended, initial=jnp.inf), jnp.max(x, where=ended, initial=-jnp.inf)
+
+    return EpisodeSummary(jnp.sum(ended, dtype=jnp.float32), *over(returns), *over(lengths))
+
+
+def merge(a: EpisodeSummary, b: EpisodeSummary) -> EpisodeSummary:
+    """The summary of two spans taken together."""
+    join = {"sum": jnp.add, "count": jnp.add, "min": jnp.minimum, "max": jnp.maximum}
+    return EpisodeSummary(*(join[name.split("_")[-1]](x, y) for name, x, y in zip(a._fields, a, b, strict=True)))
+
+
+def episode_metrics(episodes: EpisodeSummary) -> Metrics:
+    """A summary under the names that results and figures use; NaN where no episode ended."""
+
+    def known(x):
+        return jnp.where(episodes.count > 0, x, jnp.nan)
+
+    return {
+        "episode_count": episodes.count,
+        "episode_return": known(episodes.return_sum / episodes.count),
+        "episode_return_min": known(episodes.return_min),
+        "episode_return_max": known(episodes.return_max),
+        "episode_length": known(episodes.length_sum / episodes.count),
+        "episode_length_min": known(episodes.length_min),
+        "episode_length_max": known(episodes.length_max),
+    }

@@ -1,0 +1,98 @@
+"""Torsos: from a batch of observations to a batch of feature vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks
+from jaxrl.types import Array, Box, Spec
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "swish": jax.nn.swish,
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+}
+
+
+def orthogonal(scale: float = math.sqrt(2.0)) -> Callable:
+    """Orthogonal initialisation of a kernel (Saxe et al. 2014); sqrt(2) keeps a rectifier's variance."""
+    return nn.initializers.orthogonal(scale)
+
+
+class MLP(nn.Module):
+    """Fully connected layers, each followed by its activation: `[..., any shape] -> [..., hidden_sizes[-1]]`.
+
+    Attributes:
+      hidden_sizes: units of each layer.
+      activation: a key of `ACTIVATIONS`.
+      obs_ndim: how many trailing axes belong to one observation; they are flattened.
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    obs_ndim: int = 1
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        x = obs.reshape(obs.shape[: obs.ndim - self.obs_ndim] + (-1,)).astype(jnp.float32)
+        for size in self.hidden_sizes:
+            x = ACTIVATIONS[self.activation](nn.Dense(size, kernel_init=orthogonal())(x))
+        return x
+
+
+class CNN(nn.Module):
+    """The MinAtar network (Young and Tian 2019): a 3 x 3 convolution, then an `MLP`; `[..., H, W, C] -> [..., units]`.
+
+    Attributes:
+      hidden_sizes: units of the layers after the convolution.
+      activation: a key of `ACTIVATIONS`.
+      channels: filters of the convolution.
+    """
+
+    hidden_sizes: tuple[int, ...] = (128,)
+    activation: str = "relu"
+    channels: int = 16
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        x = nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=orthogonal())(obs.astype(jnp.float32))
+        return MLP(self.hidden_sizes, self.activation, obs_ndim=3)(ACTIVATIONS[self.activation](x))
+
+
+def make_torso(
+    owner: str, spec: Spec, kind: str, hidden_sizes: tuple[int, ...], activation: str
+) -> Callable[[], nn.Module]:
+    """A constructor of the torso that fits an environment's observations.
+
+    Args:
+      owner: the agent, for the error's text.
+      spec: the environment's.
+      kind: "mlp", "cnn", or "auto": a CNN where an observation is an image `[H, W, C]`, an MLP elsewhere.
+      hidden_sizes: units of the fully connected layers.
+      activation: a key of `ACTIVATIONS`.
+
+    Raises:
+      JaxrlError: if observations are not arrays, or a CNN is asked for where they are not images.
+    """
+    checks.one_of(owner, ("auto", "mlp", "cnn"), torso=kind)
+    if not isinstance(spec.obs_space, Box):
+        raise checks.JaxrlError(
+            f"{owner}: {spec.id} has {spec.obs_space} observations; it needs arrays of numbers "
+            f"(flatten_observations=True turns states into one-hot vectors)"
+        )
+    image = len(spec.obs_space.shape) == 3
+    if kind == "cnn" and not image:
+        raise checks.JaxrlError(
+            f"{owner}: torso='cnn' is not accepted on {spec.id}, whose observations have shape {spec.obs_space.shape}; "
+            "it must be 'mlp' or 'auto'"
+        )
+    if kind == "cnn" or (kind == "auto" and image):
+        return lambda: CNN(hidden_sizes, activation)
+    return lambda: MLP(hidden_sizes, activation, obs_ndim=len(spec.obs_space.shape))

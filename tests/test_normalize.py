@@ -1,0 +1,226 @@
+"""Running statistics against NumPy, and the two agent transformations around an agent that records what it saw."""
+
+import doctest
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import normalize as norm
+from jaxrl.checks import JaxrlError
+from jaxrl.types import Agent, Discrete, Spec, Transition, box
+
+T, N, D = 5, 3, 2
+SPEC = Spec("test", box(0, 255, (D,), np.uint8), Discrete(2))
+KEY = jax.random.key(0)
+
+
+class Seen(NamedTuple):
+    obs: jax.Array
+    next_obs: jax.Array
+    reward: jax.Array
+    step: jax.Array
+
+
+def recorder() -> Agent:
+    """Its actions are what `act` saw, its state what `update` saw, and its memory counts."""
+
+    def init(key, spec):
+        assert spec.obs_space.dtype == np.float32
+        assert spec.id == "test"
+        return Seen(jnp.zeros((T, N, D)), jnp.zeros((T, N, D)), jnp.zeros((T, N)), jnp.zeros((), int))
+
+    def act(state, memory, obs, key, step, explore=True):
+        return obs, memory + 1, {"explore": jnp.full(len(obs), explore), "obs": obs}
+
+    def update(state, trajectory, key, step):
+        seen = Seen(trajectory.obs, trajectory.next_obs, trajectory.reward, step)
+        return seen, {"mean_reward": trajectory.reward.mean()}
+
+    return Agent(init, act, update, N, T, init_memory=lambda num_envs: jnp.zeros(num_envs, int), name="recorder")
+
+
+def random_trajectory(seed, ends=0.3):
+    rng = np.random.default_rng(seed)
+    ended = rng.random((T, N)) < ends
+    truncated = ended & (rng.random((T, N)) < 0.5)
+    obs, next_obs = (rng.normal(50, 7, (T, N, D)).astype(np.float32) for _ in range(2))
+    reward = rng.normal(2, 3, (T, N)).astype(np.float32)
+    return Transition(obs, np.zeros((T, N), int), reward, ended & ~truncated, truncated, next_obs, {})
+
+
+update_statistics = jax.jit(norm.update_statistics)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_statistics_of_chunks_are_those_of_all(shape):
+    rng = np.random.default_rng(0)
+    statistics, seen = norm.init_statistics(shape), []
+    assert (statistics.count, statistics.mean.shape, statistics.var.shape) == (0, shape, shape)
+    for leading in [(1,), (), (4, 3), (2, 1, 5), (1,)]:
+        chunk = rng.normal(3, 2, (*leading, *shape)).astype(np.float32)
+        seen.append(chunk.reshape(-1, *shape))
+        statistics = update_statistics(statistics, chunk)
+        everything = np.concatenate(seen).astype(np.float64)
+        assert statistics.count == len(everything)
+        np.testing.assert_allclose(statistics.mean, everything.mean(0), 1e-5)
+        np.testing.assert_allclose(statistics.var, everything.var(0), 1e-5, 1e-6)
+    assert all(x.dtype == jnp.float32 for x in statistics)
+
+
+def test_statistics_by_hand():
+    statistics = norm.update_statistics(norm.init_statistics((2,)), jnp.array([[1.0, 5.0], [3.0, 5.0]]))
+    assert statistics.mean.tolist() == [2.0, 5.0]
+    assert statistics.var.tolist() == [1.0, 0.0]
+    out = norm.normalize(statistics, jnp.array([[4.0, 5.0], [0.0, 6.0]]), clip=3.0)
+    np.testing.assert_allclose(out, [[2.0, 0.0], [-2.0, 3.0]], 1e-6)
+
+
+def test_large_mean_and_small_deviation_lose_no_digits():
+    """Mean 10,000, deviation 0.1: a float32 sum of squares has nothing of the variance left."""
+    chunks = [np.random.default_rng(i).normal(1e4, 0.1, (5000,)).astype(np.float32) for i in range(20)]
+    statistics = norm.init_statistics(())
+    for chunk in chunks:
+        statistics = update_statistics(statistics, chunk)
+    everything = np.concatenate(chunks).astype(np.float64)
+    np.testing.assert_allclose(statistics.mean, everything.mean(), rtol=2e-7)
+    np.testing.assert_allclose(statistics.var, everything.var(), rtol=1e-3)
+    one_chunk = update_statistics(norm.init_statistics(()), everything.astype(np.float32))
+    np.testing.assert_allclose(one_chunk.var, everything.var(), rtol=1e-4)
+    # What never varies is exactly its mean, so it maps to 0 and not to a rounding error over epsilon.
+    constant = norm.init_statistics(())
+    for size in (7, 1000, 3):
+        constant = update_statistics(constant, np.full(size, 12345.678, np.float32))
+    assert norm.normalize(constant, np.float32(12345.678)) == 0
+
+
+def test_many_small_batches_keep_their_accuracy():
+    chunks = np.random.default_rng(0).normal(-3, 0.5, (20_000, 4)).astype(np.float32)
+    fold = lambda statistics, chunk: (norm.update_statistics(statistics, chunk), None)  # noqa: E731
+    statistics, _ = jax.jit(lambda chunks: jax.lax.scan(fold, norm.init_statistics(()), chunks))(chunks)
+    assert statistics.count == chunks.size
+    np.testing.assert_allclose(statistics.mean, chunks.mean(dtype=np.float64), 1e-4)
+    np.testing.assert_allclose(statistics.var, chunks.var(dtype=np.float64), 1e-3)
+
+
+def test_nothing_seen_changes_nothing_but_clips():
+    x = jnp.array([-20.0, -1.5, 0.0, 3.0, 20.0])
+    np.testing.assert_allclose(norm.normalize(norm.init_statistics(()), x), [-10.0, -1.5, 0.0, 3.0, 10.0], 1e-6)
+
+
+def test_shape_errors():
+    statistics = norm.init_statistics((3,))
+    for wrong in (jnp.ones((4, 2)), jnp.ones(()), jnp.ones((0, 3))):
+        with pytest.raises(AssertionError):
+            norm.update_statistics(statistics, wrong)
+    with pytest.raises(AssertionError):
+        norm.normalize(statistics, jnp.ones((4, 2)))
+
+
+def test_observations_are_scaled_alike_in_act_and_update():
+    """What `act` showed the agent, `update` shows it again, scaled by the raw observations of earlier updates."""
+    agent = norm.normalize_observations(recorder(), clip=4.0)
+    act, update = jax.jit(agent.act, static_argnames="explore"), jax.jit(agent.update)
+    state = agent.init(KEY, SPEC)
+    structure = jax.tree.structure(state)
+    seen = np.zeros((0, D))
+    for i in range(3):
+        batch = random_trajectory(i)
+        mean, std = (seen.mean(0), seen.std(0)) if i else (0.0, 1.0)
+        expected = np.clip((batch.obs - mean) / std, -4, 4)
+        acted = np.stack([act(state, jnp.zeros(N, int), obs, KEY, 0)[0] for obs in batch.obs])
+        np.testing.assert_allclose(acted, expected, 1e-4, 1e-4)
+
+        state, metrics = update(state, batch, KEY, 7)
+        np.testing.assert_array_equal(state.agent.obs, acted)
+        np.testing.assert_allclose(state.agent.next_obs, np.clip((batch.next_obs - mean) / std, -4, 4), 1e-4, 1e-4)
+        np.testing.assert_array_equal(state.agent.reward, batch.reward)
+        np.testing.assert_allclose(metrics["mean_reward"], batch.reward.mean(), 1e-6)
+        assert state.agent.step == 7
+        seen = np.concatenate([seen, batch.obs.reshape(-1, D)])
+        np.testing.assert_allclose(state.statistics.mean, seen.mean(0), 1e-5)
+        np.testing.assert_allclose(state.statistics.var, seen.var(0), 1e-4)
+    assert jax.tree.structure(state) == structure
+
+
+@pytest.mark.parametrize("transform", [norm.normalize_observations, lambda agent: norm.normalize_rewards(agent, 0.9)])
+def test_the_rest_of_the_agent_is_kept(transform):
+    inner = recorder()
+    agent = transform(inner)
+    assert agent[3:] == inner[3:]  # num_envs, rollout_length, init_memory, name
+    spec = SPEC._replace(obs_space=box(0, 1, (D,)))
+    state = agent.init(KEY, spec)
+    memory = agent.init_memory(N)
+    for explore in (True, False):
+        _, new_memory, extras = agent.act(state, memory, jnp.ones((N, D)), KEY, 0, explore=explore)
+        assert extras["explore"].tolist() == [explore] * N
+        assert new_memory.tolist() == [1] * N
+
+
+def test_rewards_are_scaled_by_the_deviation_of_the_running_return():
+    gamma, clip = 0.8, 0.9
+    agent = norm.normalize_rewards(recorder(), gamma, clip)
+    update = jax.jit(agent.update)
+    state = agent.init(KEY, SPEC._replace(obs_space=box(0, 1, (D,))))
+    carry, seen, num_clipped = np.zeros(N), [], 0
+    for i in range(4):
+        batch = random_trajectory(i)
+        for t in range(T):
+            for env in range(N):
+                carry[env] = batch.reward[t, env] + gamma * carry[env]
+                seen.append(carry[env])
+                if batch.terminated[t, env] or batch.truncated[t, env]:
+                    carry[env] = 0
+        state, _ = update(state, batch, KEY, i)
+        np.testing.assert_allclose(state.returns, carry, 1e-5, 1e-6)
+        np.testing.assert_allclose(state.statistics.mean, np.mean(seen), 1e-5)
+        scaled = batch.reward / np.std(seen)
+        num_clipped += np.sum(np.abs(scaled) > clip)
+        np.testing.assert_allclose(state.agent.reward, np.clip(scaled, -clip, clip), 1e-4, 1e-6)
+        np.testing.assert_array_equal(state.agent.obs, batch.obs)
+    assert 0 < num_clipped < 4 * T * N
+
+
+def test_gamma_and_clip_may_be_traced():
+    """Constructed inside `vmap`, both transformations at once, with the state carried through a scan."""
+    batches = jax.tree.map(lambda *x: jnp.stack(x), *(random_trajectory(i) for i in range(3)))
+
+    @jax.jit
+    @jax.vmap
+    def run(gamma, clip):
+        agent = norm.normalize_observations(norm.normalize_rewards(recorder(), gamma, clip), clip)
+        state = agent.init(KEY, SPEC)
+        state, _ = jax.lax.scan(lambda state, batch: agent.update(state, batch, KEY, 0), state, batches)
+        return state
+
+    many = run(jnp.array([0.0, 0.8]), jnp.array([0.5, 2.0]))
+    assert np.abs(many.agent.agent.obs).max((1, 2, 3)).tolist() == [0.5, 2.0]
+    # With gamma 0 the return is the reward itself.
+    np.testing.assert_allclose(many.agent.statistics.var[0], np.var(batches.reward), 1e-4)
+    alone = run(jnp.array([0.8]), jnp.array([2.0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b[0], 1e-5, 1e-6), many, alone)
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(JaxrlError, match="normalize_observations: clip=0 "):
+        norm.normalize_observations(recorder(), clip=0)
+    with pytest.raises(JaxrlError, match=r"normalize_rewards: gamma=1\.1 "):
+        norm.normalize_rewards(recorder(), 1.1)
+    with pytest.raises(JaxrlError, match="normalize_rewards: clip=-1 "):
+        norm.normalize_rewards(recorder(), 0.9, clip=-1)
+    agent = norm.normalize_observations(recorder())
+    with pytest.raises(JaxrlError, match=r"test's obs_space=Discrete\(n=4\)"):
+        agent.init(KEY, SPEC._replace(obs_space=Discrete(4)))
+    agent = norm.normalize_rewards(recorder(), 0.9)
+    state = agent.init(KEY, SPEC._replace(obs_space=box(0, 1, (D,))))
+    batch = random_trajectory(0)
+    with pytest.raises(AssertionError):
+        agent.update(state, batch._replace(reward=batch.reward[:, :1]), KEY, 0)
+
+
+def test_examples():
+    result = doctest.testmod(norm)
+    assert result.attempted >= 4
+    assert result.failed == 0
