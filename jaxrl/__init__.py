@@ -1,14 +1,36 @@
-"""Reinforcement learning as pure functions on JAX."""
+"""Reinforcement learning as pure functions on JAX.
 
-from jaxrl import replay, returns
-from jaxrl.agents import dqn, ppo
-from jaxrl.checks import JaxrlError
-from jaxrl.envs import make
-from jaxrl.evaluate import evaluate
-from jaxrl.loop import TrainState, init_train, train, train_interval, train_step
-from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
+The public API. Names are imported when they are first used, so that the command line answers before JAX is loaded.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jaxrl import agents, envs, networks, normalize, replay, returns
+    from jaxrl.agents import dqn, ppo
+    from jaxrl.checks import JaxrlError
+    from jaxrl.envs import make
+    from jaxrl.evaluation import evaluate
+    from jaxrl.loop import TrainState, init_train, train, train_interval, train_step
+    from jaxrl.results import Results
+    from jaxrl.run import sweep
+    from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
+
+_HOMES = {
+    "jaxrl.agents": ("dqn", "ppo"),
+    "jaxrl.checks": ("JaxrlError",),
+    "jaxrl.envs": ("make",),
+    "jaxrl.evaluation": ("evaluate",),
+    "jaxrl.loop": ("TrainState", "init_train", "train", "train_interval", "train_step"),
+    "jaxrl.results": ("Results",),
+    "jaxrl.run": ("sweep",),
+    "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("agents", "envs", "networks", "normalize", "replay", "returns")
 
 __all__ = [
     "Agent",
@@ -17,17 +39,37 @@ __all__ = [
     "Env",
     "JaxrlError",
     "Outcome",
+    "Results",
     "Spec",
     "TrainState",
     "Transition",
+    "agents",
     "dqn",
+    "envs",
     "evaluate",
     "init_train",
     "make",
+    "networks",
+    "normalize",
     "ppo",
     "replay",
     "returns",
+    "sweep",
     "train",
     "train_interval",
     "train_step",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
 
 
@@ -37,6 +36,8 @@ def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> J
 
 def _values(value: Any) -> np.ndarray | None:
     """The concrete numbers of an argument, or None under a trace."""
+    import jax  # here, for the command line's help need not wait for it
+
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
@@ -58,7 +59,9 @@ def number(owner: str, low: float = -math.inf, high: float = math.inf, *, open_l
     for name, value in arguments.items():
         try:
             numbers = _values(value)
-            wrong = numbers is not None and not np.all((numbers > low if open_low else numbers >= low) & (numbers <= high))
+            wrong = numbers is not None and not np.all(
+                (numbers > low if open_low else numbers >= low) & (numbers <= high)
+            )
             wrong = wrong or (numbers is not None and not np.all(np.isfinite(numbers)))
         except TypeError:
             wrong = True

@@ -236,7 +236,11 @@ def summarize(trajectory: Transition) -> EpisodeSummary:
     lengths = trajectory.extras["episode_length"].astype(jnp.float32)
 
     def over(x):
-        return jnp.sum(x, where=ended), jnp.min(x, where=ended, initial=jnp.inf), jnp.max(x, where=ended, initial=-jnp.inf)
+        return (
+            jnp.sum(x, where=ended),
+            jnp.min(x, where=ended, initial=jnp.inf),
+            jnp.max(x, where=ended, initial=-jnp.inf),
+        )
 
     return EpisodeSummary(jnp.sum(ended, dtype=jnp.float32), *over(returns), *over(lengths))
 

@@ -21,7 +21,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from jaxrl.checks import JaxrlError
-from jaxrl.results import Results, format_value, write_atomically
+from jaxrl.files import write_atomically
+from jaxrl.results import Results, format_value
 
 # Ten colours that stay apart for colour-blind readers (Petroff, 2021, "Accessible Color Sequences for Data
 # Visualization", arXiv:2107.02270), the dark ones first: a single run is drawn in the first.

@@ -30,7 +30,9 @@ def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
             y = ((y << turn) | (y >> (32 - turn))) ^ x
         x = x + schedule[(group + 1) % 3]
         y = y + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
-    return x, y
+    return jax.lax.optimization_barrier(
+        (x, y)
+    )  # or XLA repeats the rounds in each of many fusions: minutes of compiling
 
 
 def _blocks(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:

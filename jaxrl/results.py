@@ -1,147 +1,25 @@
-"""What a run leaves behind: metrics of every seed, statistics over the seeds, and the files they are kept in.
-
-Seeds are summarised by the interquartile mean with a percentile-bootstrap interval, as recommended by Agarwal et al.,
-2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". A seed without a value (it diverged, or no
-episode ended) is left out of a statistic, and how many there were is reported beside it.
-"""
+"""What a run leaves behind: the metrics of every seed, what is said about them, and the files they are kept in."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
-import uuid
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrl import checks
 from jaxrl.checks import JaxrlError
+from jaxrl.files import json_text, read_json, write_atomically
+from jaxrl.statistics import bootstrap_interval, final_return, finite_mean, interquartile_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 CONFIG_FILE, METRICS_FILE, SUMMARY_FILE = "config.json", "metrics.npz", "summary.json"
-
-
-# Statistics over seeds
-
-
-def _sort_finite(x: Any, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts along `axis`, moved to the end: finite values first, then NaN; and how many of them are finite."""
-    x = np.moveaxis(np.asarray(x, np.float64), axis, -1)
-    finite = np.isfinite(x)
-    return np.sort(np.where(finite, x, np.nan), axis=-1), finite.sum(axis=-1)
-
-
-def interquartile_mean(x: Any, axis: int = -1) -> np.ndarray:
-    """Mean of the middle half of the finite values: `mean(sorted(x)[k : n - k])` with `k = floor(n / 4)`.
-
-    Equal to `scipy.stats.trim_mean(x, 0.25)` of the finite values.
-
-    Args:
-      x: numbers of any shape; NaN and infinity stand for a missing value.
-      axis: the axis that is averaged over.
-
-    Returns:
-      The shape of `x` without `axis`; NaN where no value is finite.
-
-    >>> float(interquartile_mean([0.0, 1.0, 2.0, 100.0]))
-    1.5
-    """
-    ordered, count = _sort_finite(x, axis)
-    cut, rank = count // 4, np.arange(ordered.shape[-1])
-    kept = (rank >= cut[..., None]) & (rank < (count - cut)[..., None])
-    lowest = ordered.min(axis=-1, initial=np.inf, where=rank < count[..., None])
-    # A mean of distances from the lowest value is exact where all values are equal; a plain mean may be an ulp off.
-    distance = np.subtract(ordered, lowest[..., None], out=np.zeros_like(ordered), where=kept)
-    return np.where(count > 0, lowest + distance.sum(axis=-1) / np.maximum(count - 2 * cut, 1), np.nan)[()]
-
-
-def _resampled_weights(n: int, num_resamples: int, rng: int) -> np.ndarray:
-    """Weights `[num_resamples, n]` that turn `n` sorted values into the interquartile means of their resamples.
-
-    A resample takes the value of rank i `counts[i]` times. In the sorted resample those copies fill consecutive places,
-    and the interquartile mean keeps the places from k to n - k, so rank i weighs as many of its places as lie there.
-    """
-    counts = np.random.default_rng([rng, n]).multinomial(n, np.full(n, 1 / n), size=num_resamples)
-    cut = n // 4
-    kept_places = np.clip(np.cumsum(counts, axis=1), cut, n - cut)
-    return np.diff(kept_places, axis=1, prepend=cut) / (n - 2 * cut)
-
-
-def bootstrap_interval(
-    per_seed: Any, confidence: float = 0.95, num_resamples: int = 2000, rng: int = 0, *, axis: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile-bootstrap confidence interval of the interquartile mean over seeds.
-
-    What `scipy.stats.bootstrap(method="percentile")` estimates, as one matrix product: every column has its own sorted
-    values, but all with the same number of finite seeds share the drawn ranks (`_resampled_weights`). The interval of
-    fewer than about ten seeds is too narrow, as any bootstrap's is.
-
-    Args:
-      per_seed: `[seed]`, `[seed, time]`, or any shape whose `axis` is the seeds; non-finite values are left out.
-      confidence: the interval's nominal coverage, in (0, 1).
-      num_resamples: how many resamples are drawn.
-      rng: seed of the draws, so that the same values give the same interval.
-      axis: the axis of the seeds.
-
-    Returns:
-      `(low, high)`, each of the shape of `per_seed` without `axis`; NaN where fewer than two values are finite, for
-      one seed says nothing about the spread of seeds.
-
-    Raises:
-      JaxrlError: if `confidence`, `num_resamples` or `rng` is not accepted.
-    """
-    if not 0 < confidence < 1:
-        raise JaxrlError(f"bootstrap_interval: confidence={confidence} is not accepted; it must lie between 0 and 1")
-    checks.integer("bootstrap_interval", num_resamples=num_resamples)
-    checks.integer("bootstrap_interval", low=0, rng=rng)
-    ordered, count = _sort_finite(per_seed, axis)
-    columns, counts = ordered.reshape(count.size, ordered.shape[-1]), count.ravel()  # [..., seed] -> [column, seed]
-    bounds = np.full((2, len(columns)), np.nan)
-    for n in np.unique(counts[counts >= 2]):
-        weights = _resampled_weights(int(n), num_resamples, rng)
-        alike = np.flatnonzero(counts == n)
-        for block in np.array_split(alike, math.ceil(len(alike) / 1024)):  # bounds the memory of [resample, column]
-            lowest = columns[block, :1]
-            means = lowest.T + weights @ (columns[block, :n] - lowest).T  # [resample, column]
-            bounds[:, block] = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    low, high = bounds.reshape(2, *count.shape)
-    return low[()], high[()]
-
-
-def final_return(per_seed: Any) -> dict[str, Any]:
-    """The statistics of final returns that `summary.json` holds.
-
-    Args:
-      per_seed: `[seed]`, or `[config, seed]`; NaN for a seed that has none.
-
-    Returns:
-      `{"iqm", "ci_low", "ci_high", "mean", "per_seed"}` over the finite seeds: floats and a list of them, and with a
-      leading axis `config` lists of those. NaN where there is nothing to compute from (null in the file).
-    """
-    per_seed = np.asarray(per_seed, np.float64)
-    finite = np.isfinite(per_seed)
-    per_seed = np.where(finite, per_seed, np.nan)
-    low, high = bootstrap_interval(per_seed, axis=-1)
-    statistics = {
-        "iqm": interquartile_mean(per_seed),
-        "ci_low": low,
-        "ci_high": high,
-        "mean": _finite_mean(per_seed, finite),
-        "per_seed": per_seed,
-    }
-    return {name: np.asarray(value).tolist() for name, value in statistics.items()}
-
-
-def _finite_mean(x: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of the values that are kept; NaN where none is."""
-    count = kept.sum(axis=-1)
-    return np.where(count > 0, np.where(kept, x, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+CURVE_RESAMPLES = 1000  # for each point of a curve: half of what a final return has, for there are many
 
 
 def diverged_seeds(first_bad_step: Any) -> list[dict[str, int]]:
@@ -162,9 +40,6 @@ def diverged_seeds(first_bad_step: Any) -> list[dict[str, int]]:
     return [dict(zip(names, index, strict=True)) | {"step": int(steps[tuple(index)])} for index in indices]
 
 
-# A run's results
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
     """Metrics of all seeds of a run, or, with one more leading axis, of all configurations of a sweep.
@@ -180,7 +55,7 @@ class Results:
       configs: for each configuration of a sweep the hyper-parameters that vary; empty where nothing was swept.
 
     Raises:
-      JaxrlError: at construction, if the metrics' shapes do not fit together.
+      JaxrlError: at construction, if the metrics, configurations or diverged seeds do not fit together.
     """
 
     config: dict[str, Any]
@@ -191,7 +66,7 @@ class Results:
     def __post_init__(self):
         object.__setattr__(self, "metrics", {name: np.asarray(values) for name, values in self.metrics.items()})
         _check_metrics(self.metrics, self.configs)
-        _check_diverged(self.summary.get("diverged_seeds", []), self.shape[:-1])
+        self.first_bad_step()  # raises where the records do not fit
 
     @property
     def steps(self) -> np.ndarray:
@@ -216,8 +91,16 @@ class Results:
     def first_bad_step(self) -> np.ndarray:
         """The environment step at which each seed was found to have diverged, infinity if never; `[..., seed]`."""
         steps = np.full(self.shape[:-1], np.inf)
-        for record in self.summary.get("diverged_seeds", []):
-            steps[(record["config"], record["seed"]) if self.is_sweep else record["seed"]] = record["step"]
+        records = self.summary.get("diverged_seeds", [])
+        names = ("config", "seed")[-steps.ndim :]
+        try:
+            for record in records:
+                steps[tuple(record[name] for name in names)] = record["step"]
+        except (TypeError, KeyError, IndexError) as error:
+            raise JaxrlError(
+                f"Results: summary['diverged_seeds']={records!r} is not accepted; it must be a list of dictionaries "
+                f"with {', '.join(names)} and step, within {dict(zip(names, steps.shape, strict=True))}"
+            ) from error
         return steps
 
     def has(self, metric: str) -> bool:
@@ -249,7 +132,8 @@ class Results:
           JaxrlError: if there is no such metric.
         """
         values = self.values(metric)
-        return self.steps, interquartile_mean(values, axis=-2), *bootstrap_interval(values, axis=-2)
+        bounds = bootstrap_interval(values, num_resamples=CURVE_RESAMPLES, axis=-2)
+        return self.steps, interquartile_mean(values, axis=-2), *bounds
 
     def final_metric(self) -> str:
         """What final returns are taken from: `eval_return` if anything was evaluated, else `episode_return`."""
@@ -277,7 +161,7 @@ class Results:
         else:
             rank_from_end = np.cumsum(finite[..., ::-1], axis=-1)[..., ::-1]  # 1 for the last finite value
             num_last = np.ceil(0.1 * finite.sum(axis=-1, keepdims=True))
-            last = _finite_mean(values, finite & (rank_from_end <= num_last))
+            last = finite_mean(np.where(finite & (rank_from_end <= num_last), values, np.nan))
         return np.where(np.isfinite(self.first_bad_step()) | ~np.isfinite(last), np.nan, last)
 
     def label(self, config: int) -> str:
@@ -321,10 +205,9 @@ class Results:
         Raises:
           JaxrlError: naming the entry of `config` or `summary` that JSON cannot hold; then nothing is written.
         """
-        config = _json_text({**self.config, "configs": self.configs}, "config")
-        summary = _json_text(self.summary, "summary")
+        config = json_text({**self.config, "configs": self.configs}, "config")
+        summary = json_text(self.summary, "summary")
         directory = pathlib.Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         write_atomically(directory / CONFIG_FILE, lambda file: file.write(config))
         write_atomically(directory / METRICS_FILE, lambda file: np.savez_compressed(file, **self.metrics))
         write_atomically(directory / SUMMARY_FILE, lambda file: file.write(summary))
@@ -340,59 +223,48 @@ class Results:
           JaxrlError: if a file is missing or damaged, naming it and what is wrong.
         """
         directory = pathlib.Path(directory)
-        config, summary = _read_json(directory / CONFIG_FILE), _read_json(directory / SUMMARY_FILE)
+        files = (CONFIG_FILE, METRICS_FILE, SUMMARY_FILE)
+        for path in (directory / name for name in files):
+            if not path.is_file():
+                reason = "the file is missing" if directory.is_dir() else "there is no such folder"
+                raise JaxrlError(f"{path}: {reason}; a run's folder holds {', '.join(files)}")
+        config, summary = read_json(directory / CONFIG_FILE), read_json(directory / SUMMARY_FILE)
         metrics = _read_metrics(directory / METRICS_FILE)
         configs = config.pop("configs", [])
-        if "final_return" in summary:
-            summary["final_return"] = _null_to_nan(summary["final_return"])
         try:
+            if "final_return" in summary:  # numbers, lists of them, and null for NaN, which NumPy turns into NaN again
+                statistics = summary["final_return"].items()
+                summary["final_return"] = {name: np.asarray(x, np.float64).tolist() for name, x in statistics}
             return cls(config=config, metrics=metrics, summary=summary, configs=configs)
-        except JaxrlError as error:
+        except (ValueError, TypeError, AttributeError) as error:  # a JaxrlError is a ValueError
             raise JaxrlError(f"{directory}: the files do not fit together: {error}") from error
 
 
 def _check_metrics(metrics: dict[str, np.ndarray], configs: list[dict[str, Any]]) -> None:
-    """Raises a JaxrlError unless `step` is `[time]` and all other metrics share one shape that fits it."""
-    step = metrics.get("step")
-    if step is None or step.ndim != 1:
-        got = "none" if step is None else f"shape {step.shape}"
-        raise JaxrlError(f"Results: metrics need 'step' of shape [time]; got {got}")
-    others = {name: values for name, values in metrics.items() if name != "step"}
-    if not others:
-        raise JaxrlError("Results: metrics hold nothing besides 'step'")
+    """Raises a JaxrlError unless `step` is `[time]`, all other metrics share a shape, and `configs` fits it."""
+    steps, others = metrics.get("step"), {name: values for name, values in metrics.items() if name != "step"}
+    if steps is None or steps.ndim != 1 or not others:
+        shapes = {name: values.shape for name, values in metrics.items()}
+        raise JaxrlError(f"Results: metrics have the shapes {shapes}; they must be 'step', of shape [time], and others")
     first, shape = next((name, values.shape) for name, values in others.items())
-    for name, values in metrics.items():
-        if values.dtype.kind not in "fiub":
-            raise JaxrlError(f"Results: metric {name!r} has dtype {values.dtype}; it must be real numbers")
     for name, values in others.items():
-        if values.ndim not in (2, 3) or values.shape[-1] != len(step) or 0 in values.shape[:-1]:
+        fits = len(shape) in (2, 3) and shape[-1] == len(steps) and values.shape == shape
+        if not fits or values.dtype.kind not in "fiub":
             raise JaxrlError(
-                f"Results: metric {name!r} has shape {values.shape}; it must be [seed, time] or [config, seed, time], "
-                f"with time={len(step)} as 'step' has"
+                f"Results: metric {name!r} has shape {values.shape} and dtype {values.dtype}; it must be real numbers, "
+                f"[seed, time] or [config, seed, time] with time={len(steps)}, of the same shape as {first!r}, {shape}"
             )
-        if values.shape != shape:
-            raise JaxrlError(f"Results: metric {name!r} has shape {values.shape}, but {first!r} has {shape}")
-    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
-        raise JaxrlError(f"Results: configs={configs!r} is not accepted; it must be a list of dictionaries")
     num_configs = shape[0] if len(shape) == 3 else 1
     if len(configs) != num_configs and (configs or len(shape) == 3):
         raise JaxrlError(f"Results: configs has {len(configs)} entries, but the metrics have {num_configs}")
 
 
-def _check_diverged(records: Any, shape: tuple[int, ...]) -> None:
-    """Raises a JaxrlError unless each record of a diverged seed names a step, and a seed that there is."""
-    names = ("config", "seed")[-len(shape) :]
-    for record in records if isinstance(records, list) else [records]:
-        keys = (*names, "step")
-        whole = isinstance(record, dict) and all(isinstance(record.get(key), (int, np.integer)) for key in keys)
-        if not whole or not all(0 <= record[name] < size for name, size in zip(names, shape, strict=True)):
-            raise JaxrlError(
-                f"Results: summary['diverged_seeds'] holds {record!r}; it must be a list of dictionaries with whole "
-                f"numbers for {', '.join(keys)}, within {dict(zip(names, shape, strict=True))}"
-            )
-
-
-# Formatting
+def _read_metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zip, zlib and the array header each have their own, half a dozen in all
+        raise JaxrlError(f"{path} is damaged or cannot be read: {error}") from error
 
 
 def format_number(x: float) -> str:
@@ -411,90 +283,11 @@ def format_value(value: Any) -> str:
 def _statistics_cells(per_seed: np.ndarray) -> list[str]:
     """The table's cells from IQM to seeds, of one configuration; `per_seed` is `[seed]`."""
     finite = per_seed[np.isfinite(per_seed)]
-    low, high = bootstrap_interval(per_seed)
-    interval = f"{format_number(low)} to {format_number(high)}" if math.isfinite(low) else "-"
-    numbers = [finite.mean(), finite.min(), finite.max()] if finite.size else [math.nan] * 3
-    seeds = str(per_seed.size) if finite.size == per_seed.size else f"{finite.size} of {per_seed.size}"
-    return [format_number(interquartile_mean(per_seed)), interval, *map(format_number, numbers), seeds]
-
-
-# Files
-
-
-def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file so that others see the old content or the new, never a part of it.
-
-    Args:
-      path: the file; its folder must be there.
-      write: is called with a binary file to write the content to. If it raises, the old file stays as it was.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # beside it: a rename is atomic on one disk only
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _json_text(value: Any, name: str) -> bytes:
-    return (json.dumps(_jsonable(value, name), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _jsonable(value: Any, name: str) -> Any:
-    """The value in JSON's types: arrays become lists, NaN and infinities None."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(entry, f"{name}[{key!r}]") for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(entry, f"{name}[{index}]") for index, entry in enumerate(value)]
-    if isinstance(value, pathlib.PurePath):
-        return str(value)
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "dtype") and np.asarray(value).dtype.kind in "fiub":  # arrays and scalars of NumPy and JAX
-        return _jsonable(np.asarray(value).tolist(), name)
-    raise JaxrlError(
-        f"Results: {name}={value!r} cannot be written as JSON; it must be numbers, text, lists and the like"
+    ends = (finite.min(), finite.max()) if finite.size else (math.nan, math.nan)
+    statistics = final_return(per_seed)
+    iqm, low, high, mean, least, most = (
+        format_number(x) for x in (*(statistics[name] for name in ("iqm", "ci_low", "ci_high", "mean")), *ends)
     )
-
-
-def _null_to_nan(value: Any) -> Any:
-    """Undoes what `_jsonable` did to NaN, in a part of a file that holds only numbers."""
-    if isinstance(value, dict):
-        return {key: _null_to_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_null_to_nan(entry) for entry in value]
-    return math.nan if value is None else value
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
-        raise JaxrlError(f"{path} is damaged or cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise JaxrlError(f"{path} is damaged: it holds a {type(content).__name__}, not an object with named entries")
-    return content
-
-
-def _read_metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except Exception as error:  # zip, zlib and the array header each have their own, half a dozen in all
-        raise JaxrlError(f"{path} is damaged or cannot be read: {error}") from error
-
-
-def _missing(path: pathlib.Path) -> JaxrlError:
-    reason = "there is no such folder" if not path.parent.is_dir() else "the file is missing"
-    return JaxrlError(f"{path}: {reason}; a run's folder holds {CONFIG_FILE}, {METRICS_FILE} and {SUMMARY_FILE}")
+    interval = f"{low} to {high}" if finite.size > 1 else "-"
+    seeds = str(per_seed.size) if finite.size == per_seed.size else f"{finite.size} of {per_seed.size}"
+    return [iqm, interval, mean, least, most, seeds]

@@ -7,7 +7,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 
 from jaxrl.checks import JaxrlError
 from jaxrl.plot import PALETTE, plot_comparison, plot_curve
-from jaxrl.results import Results, bootstrap_interval, interquartile_mean
+from jaxrl.results import CURVE_RESAMPLES, Results
+from jaxrl.statistics import bootstrap_interval, interquartile_mean
 
 nan = np.nan
 TIME = 12
@@ -59,7 +60,7 @@ def test_a_run_with_many_seeds():
     np.testing.assert_allclose(seen["solid"][0].get_ydata(), interquartile_mean(values, axis=0))
     np.testing.assert_allclose(seen["dashed"][0].get_xdata(), results.steps[3::4])
     corners = seen["bands"][0].get_paths()[0].vertices[:, 1]
-    for bound in bootstrap_interval(values):
+    for bound in bootstrap_interval(values, num_resamples=CURVE_RESAMPLES):
         assert np.isin(np.round(bound, 9), np.round(corners, 9)).all()
 
 

@@ -1,24 +1,16 @@
-"""Statistics against hand-computed numbers, exact enumeration and scipy; results against what was saved."""
+"""What results say of their metrics, and that what is loaded is what was saved."""
 
-import itertools
 import json
-import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from jaxrl import results as results_module
 from jaxrl.checks import JaxrlError
-from jaxrl.results import (
-    Results,
-    bootstrap_interval,
-    diverged_seeds,
-    final_return,
-    format_number,
-    interquartile_mean,
-    write_atomically,
-)
+from jaxrl.files import read_json, write_atomically, write_json
+from jaxrl.results import Results, diverged_seeds, format_number
+from jaxrl.statistics import bootstrap_interval, final_return
 
 nan, inf = np.nan, np.inf
 
@@ -55,141 +47,9 @@ def sweep(num_configs=2):
     return Results(runs[0].config, {"step": runs[0].steps} | stacked, {}, configs)
 
 
-# Statistics
-
-
-@pytest.mark.parametrize(
-    ("x", "expected"),
-    [
-        ([7.0], 7.0),
-        ([1.0, 4.0], 2.5),
-        ([0.0, 1.0, 2.0, 100.0], 1.5),  # one cut at each end
-        ([5.0, 1.0, 100.0, 3.0, -9.0], 3.0),  # floor(5 / 4) = 1 cut
-        ([8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0], 4.5),  # 3, 4, 5, 6 are left
-        ([nan, 1.0, inf, 2.0, -inf, 3.0, 100.0], 2.5),
-        ([nan, nan], nan),
-        ([], nan),
-    ],
-)
-def test_interquartile_mean_by_hand(x, expected):
-    np.testing.assert_allclose(interquartile_mean(x), expected)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 30, 101])
-def test_interquartile_mean_is_scipys_trimmed_mean(n):
-    x = np.random.default_rng(n).standard_cauchy((3, n, 5))
-    np.testing.assert_allclose(interquartile_mean(x, axis=1), scipy.stats.trim_mean(x, 0.25, axis=1), rtol=1e-12)
-
-
-def test_interquartile_mean_leaves_out_what_is_not_finite():
-    x = np.random.default_rng(0).normal(size=(40, 11))
-    x[np.random.default_rng(1).random(x.shape) < 0.5] = nan
-    x[3] = nan
-    np.testing.assert_allclose(interquartile_mean(x), [slow_iqm(row) for row in x], rtol=1e-12)
-    np.testing.assert_allclose(interquartile_mean(x, axis=0), [slow_iqm(row) for row in x.T], rtol=1e-12)
-
-
-@pytest.mark.parametrize("x", [[0.0, 1.0, 5.0], [3.0, -1.0, 2.0, 10.0], [0.0, 1.0, 2.0, 3.0, 50.0]])
-def test_interval_is_that_of_all_resamples(x):
-    """With few seeds, all n^n resamples can be listed: the interval must be their quantiles."""
-    everything = np.sort([slow_iqm(resample) for resample in itertools.product(x, repeat=len(x))])
-    for confidence in (0.95, 0.5):
-        low, high = bootstrap_interval(x, confidence, num_resamples=100_000)
-        for bound, level in ((low, (1 - confidence) / 2), (high, (1 + confidence) / 2)):
-            # The bound's place in the exact distribution, which has steps where resamples tie.
-            below, up_to = np.mean(everything < bound - 1e-9), np.mean(everything <= bound + 1e-9)
-            assert below - 0.005 <= level <= up_to + 0.005
-
-
-def test_interval_is_scipys():
-    x = np.random.default_rng(0).gamma(2.0, size=(32, 6))
-    expected = scipy.stats.bootstrap(
-        (x,),
-        lambda x, axis: scipy.stats.trim_mean(x, 0.25, axis=axis),
-        axis=0,
-        n_resamples=20_000,
-        method="percentile",
-        batch=2000,
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    low, high = bootstrap_interval(x, num_resamples=20_000)
-    np.testing.assert_allclose(low, expected.low, atol=0.03)
-    np.testing.assert_allclose(high, expected.high, atol=0.03)
-    assert (expected.high - expected.low).min() > 0.5
-
-
-def test_interval_covers_the_truth_about_as_often_as_it_says():
-    x = np.random.default_rng(0).normal(size=(32, 2000))  # the interquartile mean of a standard normal is 0
-    for confidence, least, most in ((0.95, 0.90, 0.97), (0.5, 0.44, 0.54)):
-        low, high = bootstrap_interval(x, confidence)
-        assert least < np.mean((low < 0) & (high > 0)) < most
-
-
-def test_interval_of_a_column_depends_on_that_column_only():
-    x = np.random.default_rng(0).normal(size=(9, 5))
-    x[2:4, 1], x[:, 2], x[1:, 3] = nan, nan, nan
-    low, high = bootstrap_interval(x)
-    for t in range(5):
-        np.testing.assert_allclose(bootstrap_interval(x[:, t]), (low[t], high[t]), rtol=1e-12)
-    np.testing.assert_allclose(
-        bootstrap_interval(x[2:4, 0]), bootstrap_interval(x[[2, 3], 0][::-1])
-    )  # order is nothing
-    assert np.isnan(low[2:4]).all()  # no seed, and one seed, have no interval
-    assert (low[[0, 1, 4]] < high[[0, 1, 4]]).all()
-    kept = x[np.isfinite(x[:, 1]), 1]
-    np.testing.assert_allclose(bootstrap_interval(kept), (low[1], high[1]), rtol=1e-12)
-
-
-def test_interval_is_deterministic_and_rng_changes_it():
-    x = np.random.default_rng(0).normal(size=12)
-    assert bootstrap_interval(x) == bootstrap_interval(x)
-    assert bootstrap_interval(x) != bootstrap_interval(x, rng=1)
-
-
-def test_equal_seeds_have_an_interval_of_no_width_and_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for n in range(2, 40):
-            assert bootstrap_interval(np.full(n, 0.1)) == (0.1, 0.1)
-            assert interquartile_mean(np.full(n, 0.1)) == 0.1
-        assert np.isnan(bootstrap_interval([3.0])).all()
-        assert np.isnan(bootstrap_interval([])).all()
-        assert np.isnan(interquartile_mean([nan]))
-
-
-def test_interval_axis_and_blocks():
-    x = np.random.default_rng(0).normal(size=(2, 5, 700))  # more columns than one block of the matrix product
-    low, high = bootstrap_interval(x, axis=1, num_resamples=50)
-    assert low.shape == high.shape == (2, 700)
-    np.testing.assert_allclose(low[1, 699], bootstrap_interval(x[1, :, 699], num_resamples=50)[0], rtol=1e-12)
-
-
-@pytest.mark.parametrize("wrong", [{"confidence": 1.0}, {"confidence": nan}, {"num_resamples": 0}, {"rng": -1}])
-def test_interval_refuses(wrong):
-    with pytest.raises(JaxrlError, match=rf"{next(iter(wrong))}=.*must"):
-        bootstrap_interval([1.0, 2.0], **wrong)
-
-
-def test_final_return():
-    x = [1.0, 2.0, nan, 3.0, 10.0]
-    low, high = bootstrap_interval([1.0, 2.0, 3.0, 10.0])
-    assert json.dumps(final_return(x)) == json.dumps(
-        {"iqm": 2.5, "ci_low": float(low), "ci_high": float(high), "mean": 4.0, "per_seed": x}
-    )
-    two = final_return([x, [nan] * 5])
-    assert two["iqm"][0] == 2.5
-    assert np.isnan([two["iqm"][1], two["mean"][1], two["ci_low"][1]]).all()
-    assert two["ci_high"][0] == pytest.approx(high)
-    assert final_return([4.0])["mean"] == 4.0
-    assert np.isnan(final_return([4.0])["ci_low"])
-
-
 def test_diverged_seeds():
     assert diverged_seeds([-1, 5, -1, 0]) == [{"seed": 1, "step": 5}, {"seed": 3, "step": 0}]
     assert diverged_seeds(np.array([[-1, -1], [-1, 7]])) == [{"config": 1, "seed": 1, "step": 7}]
-
-
-# Results
 
 
 def test_curve_of_a_run_and_of_a_sweep():
@@ -281,16 +141,19 @@ def test_format_number():
 @pytest.mark.parametrize(
     ("metrics", "configs", "message"),
     [
-        ({"loss": np.zeros((2, 3))}, [], "'step' of shape"),
-        ({"step": np.arange(3)}, [], "nothing besides 'step'"),
+        ({"loss": np.zeros((2, 3))}, [], r"\{'loss': .*'step', of shape"),
+        ({"step": np.arange(3)}, [], "'step', of shape .* and others"),
         ({"step": np.arange(3), "loss": np.zeros((2, 4))}, [], r"'loss' has shape \(2, 4\).*time=3"),
         ({"step": np.arange(3), "loss": np.zeros(3)}, [], r"'loss' has shape \(3,\)"),
-        ({"step": np.arange(3), "a": np.zeros((2, 3)), "b": np.zeros((1, 3))}, [], r"'b' has shape .*'a' has"),
-        ({"step": np.arange(3), "loss": np.array([["x"] * 3])}, [], "'loss' has dtype"),
+        (
+            {"step": np.arange(3), "a": np.zeros((2, 3)), "b": np.zeros((1, 3))},
+            [],
+            r"'b' has shape \(1, 3\).*'a', \(2, 3\)",
+        ),
+        ({"step": np.arange(3), "loss": np.array([["x"] * 3])}, [], r"'loss' has .*dtype <U1"),
         ({"step": np.arange(3), "loss": np.zeros((2, 1, 3))}, [{}], "configs has 1 entries.* have 2"),
         ({"step": np.arange(3), "loss": np.zeros((2, 1, 3))}, [], "configs has 0 entries.* have 2"),
         ({"step": np.arange(3), "loss": np.zeros((1, 3))}, [{}, {}], "configs has 2 entries.* have 1"),
-        ({"step": np.arange(3), "loss": np.zeros((1, 3))}, [None], "list of dictionaries"),
     ],
 )
 def test_metrics_that_do_not_fit_are_refused(metrics, configs, message):
@@ -298,9 +161,9 @@ def test_metrics_that_do_not_fit_are_refused(metrics, configs, message):
         Results({}, metrics, {}, configs)
 
 
-@pytest.mark.parametrize("records", [3, [1], [{"seed": 3, "step": 0}], [{"seed": -1, "step": 0}], [{"seed": 0}]])
+@pytest.mark.parametrize("records", [3, [1], [{"seed": 3, "step": 0}], [{"seed": 0}]])
 def test_diverged_records_that_do_not_fit_are_refused(records):
-    with pytest.raises(JaxrlError, match=r"diverged_seeds.*seed, step.*'seed': 3"):
+    with pytest.raises(JaxrlError, match=r"diverged_seeds.*seed and step.*'seed': 3"):
         run(summary={"diverged_seeds": records})
 
 
@@ -366,8 +229,8 @@ def test_save_replaces_and_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_a_reader_never_sees_a_part_of_a_file(tmp_path):
-    path = tmp_path / "x"
-    path.write_bytes(b"old")
+    path = tmp_path / "new" / "x"
+    write_atomically(path, lambda file: file.write(b"old"))
 
     def write(file):
         file.write(b"new")
@@ -376,6 +239,22 @@ def test_a_reader_never_sees_a_part_of_a_file(tmp_path):
 
     write_atomically(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_json_files(tmp_path):
+    value = {"a": np.array([1.5, nan]), 2: (True, np.int32(3), jnp.float32(0.5)), "path": tmp_path, "none": None}
+    write_json(tmp_path / "x.json", value, "value")
+    assert read_json(tmp_path / "x.json") == {
+        "a": [1.5, None],
+        "2": [True, 3, 0.5],
+        "path": str(tmp_path),
+        "none": None,
+    }
+    with pytest.raises(JaxrlError, match=r"value\['a'\]\[0\]=.*cannot be written"):
+        write_json(tmp_path / "x.json", {"a": [{1, 2}]}, "value")
+    assert read_json(tmp_path / "x.json")["2"] == [True, 3, 0.5]
+    with pytest.raises(JaxrlError, match=r"y\.json: the file is missing"):
+        read_json(tmp_path / "y.json")
 
 
 def truncate(path):
@@ -423,4 +302,16 @@ def test_more_damage(tmp_path):
         Results.load(tmp_path)
     np.savez(tmp_path / "metrics.npz", step=np.arange(2), loss=np.zeros((1, 3)))
     with pytest.raises(JaxrlError, match=r"do not fit together.*'loss' has shape"):
+        Results.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [("config", {"configs": 3}), ("config", {"configs": [{}, {}]}), ("summary", {"diverged_seeds": [{"seed": 9}]})]
+    + [("summary", {"final_return": wrong}) for wrong in (None, [1.0], {"iqm": "x"}, {"per_seed": [[1.0], 2.0]})],
+)
+def test_entries_that_nothing_can_be_made_of_are_refused(tmp_path, name, entry):
+    run().save(tmp_path)
+    write_json(tmp_path / f"{name}.json", read_json(tmp_path / f"{name}.json") | entry, name)
+    with pytest.raises(JaxrlError, match="do not fit together"):
         Results.load(tmp_path)

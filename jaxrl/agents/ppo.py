@@ -135,7 +135,9 @@ def ppo(
     checks.number("ppo", 0, 1, gamma=gamma, gae_lambda=gae_lambda)
     checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef)
     checks.integer("ppo", num_envs=num_envs, rollout_length=rollout_length, num_epochs=num_epochs)
-    checks.integer("ppo", num_minibatches=num_minibatches, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
+    checks.integer(
+        "ppo", num_minibatches=num_minibatches, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)}
+    )
     checks.integer("ppo", 0, anneal_steps=anneal_steps)
     checks.one_of("ppo", ACTIVATIONS, activation=activation)
     batch_size = num_envs * rollout_length

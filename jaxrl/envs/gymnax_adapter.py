@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
+from jaxrl.types import Array, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
 
 FAILING = {
-    "MNISTBandit-bsuite": "MNISTBandit-bsuite: it downloads the MNIST data set when it is constructed, which jaxrl does "
-    "not support; SimpleBandit-bsuite and BernoulliBandit-misc are bandits without a download"
+    "MNISTBandit-bsuite": "MNISTBandit-bsuite: it downloads the MNIST data set when it is constructed, which jaxrl "
+    "does not support; SimpleBandit-bsuite and BernoulliBandit-misc are bandits without a download"
 }
 
 # Parameters that gymnax stores beside those that they follow from. Who changes a mass means the consistent physics.
@@ -72,12 +72,14 @@ def gymnax_env(env_id: str, **params: Any) -> Env:
         except (TypeError, ValueError, AssertionError) as error:
             raise checks.JaxrlError(f"{env_id}: {error}") from error
         env_params = _replace(env_id, defaults, {k: v for k, v in params.items() if k not in arguments})
-        return _adapt(env_id, base, env_params)
+        action_space, obs_space = base.action_space(env_params), base.observation_space(env_params)
+    # Outside: under compile-time evaluation, tracing the functions below would run them, operation by operation.
+    return _adapt(env_id, base, env_params, action_space, obs_space)
 
 
-def _adapt(env_id: str, base: Any, params: Any) -> Env:
+def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: Any) -> Env:
     """The two functions, with fixed dtypes: in gymnax a state's `time` starts as a Python integer."""
-    action_space = _space(base.action_space(params))
+    action_space = _space(action_space)
     if action_space is None:
         raise checks.JaxrlError(f"{env_id}: a traced parameter would make the action space traced; it must be a number")
 
@@ -108,10 +110,9 @@ def _adapt(env_id: str, base: Any, params: Any) -> Env:
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         return state, obs, Outcome(reward, terminated, truncated, next_obs, {})
 
-    obs_space = _space(base.observation_space(params), like=start[0])
     limit = params.max_steps_in_episode
     max_steps = None if isinstance(limit, jax.core.Tracer) else int(limit)
-    return Env(reset, step, Spec(env_id, obs_space, action_space, max_steps))
+    return Env(reset, step, Spec(env_id, _space(obs_space, like=start[0]), action_space, max_steps))
 
 
 def _constructor_arguments(env: Any) -> list[str]:
@@ -145,5 +146,4 @@ def _space(space: Any, like: jax.ShapeDtypeStruct | None = None) -> Space | None
     low, high = np.asarray(space.low), np.asarray(space.high)
     if any(bound.shape not in ((), shape) for bound in (low, high)):
         low, high = low.min(), high.max()
-    declared: Box = box(low, high, shape, dtype)
-    return declared
+    return box(low, high, shape, dtype)

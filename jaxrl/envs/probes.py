@@ -3,16 +3,17 @@
 The idea of probing an agent with tasks of rising difficulty is Jones's ("Debugging RL, Without the Agonizing Pain",
 2021). Observations are float32 of shape (1,), actions are two, and where nothing is said they change nothing.
 
-| id                             | episode                                      | its fault, if it alone and those below fail |
-|--------------------------------|----------------------------------------------|-----------------------------------------|
-| `jaxrl/Probe-value-v0`         | 1 step, obs 1, reward 1                      | the value's loss: V(1) = 1              |
-| `jaxrl/Probe-observation-v0`   | 1 step, obs is 1 or -1 at random, reward obs | the network's input: V(obs) = obs       |
-| `jaxrl/Probe-discount-v0`      | 2 steps, obs 0 then 1, reward 0 then 1       | the discount: V(0) = gamma, V(1) = 1    |
-| `jaxrl/Probe-action-v0`        | 1 step, reward 1 for action 1, -1 for 0      | the policy's loss or the advantage      |
-| `jaxrl/Probe-policy-v0`        | 1 step, obs is 1 or -1, reward 1 where the   | the batch: actions, rewards and         |
-|                                | action (0: -, 1: +) has its sign, else -1    | observations out of step                |
-| `jaxrl/Probe-truncation-v0`    | 5 steps, obs 1, reward 1, truncated          | the time limit taken for termination:   |
-|                                |                                              | V(1) = 1 / (1 - gamma)                  |
+- `jaxrl/Probe-value-v0`: 1 step, observation 1, reward 1. V(1) = 1. Fails: the value's loss or its optimiser.
+- `jaxrl/Probe-observation-v0`: 1 step, the observation is 1 or -1 at random and so is the reward. V(obs) = obs.
+  Fails: the observation does not reach the network.
+- `jaxrl/Probe-discount-v0`: 2 steps, observations 0 then 1, rewards 0 then 1. V(0) = gamma, V(1) = 1. Fails: the
+  discount, or the bootstrap from the successor.
+- `jaxrl/Probe-action-v0`: 1 step, observation 1, reward 1 for action 1 and -1 for action 0. Fails: the policy's loss,
+  the advantage or its sign.
+- `jaxrl/Probe-policy-v0`: 1 step, the observation is 1 or -1 at random, reward 1 where the action (1: positive, 0:
+  negative) has its sign and else -1. Fails: observations, actions and rewards out of step in a batch.
+- `jaxrl/Probe-truncation-v0`: 5 steps, observation 1, reward 1, then truncated. V(1) = 1 / (1 - gamma). Fails: a time
+  limit is taken for termination, which finds a value of less than 5.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import one_of
+from jaxrl.checks import JaxrlError
 from jaxrl.types import Array, Discrete, Env, Key, Outcome, Space, Spec, box
 
 TWO_ACTIONS = Discrete(2)
@@ -75,7 +76,8 @@ def probe_policy(*, continuous: bool = False) -> Env:
 def probe_truncation() -> Env:
     """Observation 1 and reward 1 for ever, but truncated after 5 steps: the value is `1 / (1 - gamma)`.
 
-    An agent that takes the time limit for a terminal state finds about `sum(gamma ** t for t in range(3))`.
+    The steps look alike, so an agent that takes the time limit for a terminal state solves
+    `V = 1 + 0.8 * gamma * V` and finds less than 5.
     """
     id = "jaxrl/Probe-truncation-v0"
     return _probe(id, TWO_ACTIONS, _one, lambda obs, time, action: 1.0, num_steps=5, truncates=True)
@@ -128,7 +130,8 @@ def _probe(
 
 def _aimed(id: str, continuous: bool, first_obs: Callable[[Key], Array]) -> Env:
     """One step, in which the action should be 1 or 0, as the observation's sign says, or half the observation."""
-    one_of(id, (True, False), continuous=continuous)
+    if not isinstance(continuous, bool):
+        raise JaxrlError(f"{id}: continuous={continuous!r} is not accepted; it must be True or False")
     if continuous:
         return _probe(id, TORQUE, first_obs, lambda obs, time, action: -((action[0] - 0.5 * obs) ** 2))
     return _probe(

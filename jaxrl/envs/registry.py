@@ -55,7 +55,8 @@ def make(env_id: str, **params: Any) -> Env:
     params = dict(params)
     chosen = {name: params.pop(name) for name in WRAPPERS if name in params}
     for name in SWITCHES:
-        checks.one_of(env_id, (True, False), **{name: chosen.get(name, False)})
+        if not isinstance(chosen.get(name, False), bool):
+            raise checks.JaxrlError(f"{env_id}: {name}={chosen[name]!r} is not accepted; it must be True or False")
     env = _construct(env_id, params)
     for name, value in chosen.items():
         if name in SWITCHES:

@@ -11,9 +11,7 @@ from jaxrl.types import Agent, Array, Env, Key, PyTree
 DEFAULT_MAX_STEPS = 10_000
 
 
-def evaluate(
-    key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int, max_steps: int | None = None
-) -> Array:
+def evaluate(key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int, max_steps: int | None = None) -> Array:
     """The returns of whole episodes in which the agent does what it thinks is best. Pure, like `train`.
 
     The episodes run side by side, each in an environment of its own, until the last of them has ended.

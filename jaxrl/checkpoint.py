@@ -1,0 +1,130 @@
+"""Checkpoints of a group of runs: the whole training state and the metrics so far, by orbax.
+
+They are written in the background and appear under their final name only when complete, so a process may be killed at
+any moment. The state's leaves are stored in their tree's order, each under its path; on the same kind of machine they come
+back bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl.checks import JaxrlError
+from jaxrl.types import PyTree
+
+
+class Checkpoint(NamedTuple):
+    """What one checkpoint holds.
+
+    Attributes:
+      point: how many log intervals are done.
+      state: the training state, leaves as NumPy arrays until `restore` has placed them.
+      metrics: what was recorded so far, arrays `[config, seed, time]`.
+      facts: what else is known, JSON-able.
+    """
+
+    point: int
+    state: PyTree
+    metrics: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+@contextlib.contextmanager
+def manager(directory: pathlib.Path) -> Iterator[Any]:
+    """An orbax manager of a folder's checkpoints that keeps the newest; on leaving, what it writes is complete."""
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1)) as opened:
+        yield opened
+
+
+def save(opened: Any, checkpoint: Checkpoint):
+    """Copies a checkpoint to the host and starts to write it; returns while it is being written."""
+    import orbax.checkpoint as ocp
+
+    # A copy, not a view: the training step that follows reuses the state's memory.
+    leaves = {path: np.array(_raw(leaf)) for path, leaf in _paths(checkpoint.state)}
+    opened.save(
+        checkpoint.point,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves),
+            history=ocp.args.StandardSave({name: values.copy() for name, values in checkpoint.metrics.items()}),
+            facts=ocp.args.JsonSave(checkpoint.facts),
+        ),
+    )
+
+
+def restore(opened: Any, like: PyTree) -> Checkpoint | None:
+    """The newest checkpoint of a folder, placed on the devices as `like` says; None where there is none.
+
+    Args:
+      opened: the folder's manager.
+      like: the state that is expected, leaves with shape, dtype and sharding.
+
+    Raises:
+      JaxrlError: naming the folder, if the checkpoint is damaged or of another program.
+    """
+    import orbax.checkpoint as ocp
+
+    point = opened.latest_step()
+    if point is None:
+        return None
+    folder = pathlib.Path(str(opened.directory)) / str(point)
+    try:
+        items = opened.restore(
+            point,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), history=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore()
+            ),
+        )
+        stored = {path: np.asarray(leaf) for path, leaf in items.state.items()}
+        metrics = {name: np.array(values) for name, values in items.history.items()}
+    except Exception as error:  # orbax, tensorstore, zarr and JSON each raise their own
+        raise JaxrlError(f"{folder}: the checkpoint is damaged or not one of jaxrl's ({_first_line(error)})") from error
+    expected = {path: jax.eval_shape(_raw, leaf) for path, leaf in _paths(like)}
+    for path in expected.keys() | stored.keys():
+        if path not in stored or path not in expected:
+            raise JaxrlError(f"{folder}: the checkpoint is of another program: {path} is {_where(path, stored)}")
+        found, wanted = stored[path], expected[path]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise JaxrlError(
+                f"{folder}: the checkpoint is of another program: {path} is {found.dtype}{list(found.shape)}, where "
+                f"{wanted.dtype}{list(wanted.shape)} is needed"
+            )
+    leaves = [_placed(stored[path], leaf) for path, leaf in _paths(like)]
+    return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, items.facts)
+
+
+def _where(path: str, stored: dict[str, np.ndarray]) -> str:
+    return "not needed" if path in stored else "missing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _paths(tree: PyTree) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _raw(leaf: Any) -> Any:
+    """A leaf as plain numbers: keys become the integers that they are made of."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _placed(values: np.ndarray, like: Any) -> jax.Array:
+    if _is_key(like):
+        values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(like))
+    return jax.device_put(values, like.sharding)

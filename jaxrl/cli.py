@@ -1,0 +1,422 @@
+"""The command line. Each command imports what it needs when it runs, so that help is there at once."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import os
+import pathlib
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from jaxrl.checks import JaxrlError, unknown_name
+
+if TYPE_CHECKING:
+    from jaxrl.run import Job, Ready
+
+DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+      arguments: the words after `jaxrl`; the process's own unless given.
+
+    Returns:
+      the exit status: 0, 1 where something failed, 2 where the arguments were wrong, 130 after an interruption.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            _help()
+            return 0 if words else 2
+        if words[0] == "--version":
+            from jaxrl import __version__
+
+            print(f"jaxrl {__version__}")
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown_name("command", words[0], COMMANDS, see="jaxrl --help")
+        return COMMANDS[words[0]](words[1:]) or 0
+    except JaxrlError as error:
+        print(f"jaxrl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _help():
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{DESCRIPTION}\n\nusage: jaxrl COMMAND ...\n")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, command in COMMANDS.items():
+        table.add_row(name, inspect.getdoc(command).splitlines()[0])
+    console.print(table)
+    console.print("\njaxrl COMMAND --help says more; jaxrl train AGENT --help lists the agent's hyper-parameters.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What to run, and where to keep it.
+
+    Attributes:
+      env: environment id; `jaxrl list` shows all.
+      num_steps: environment steps of each seed.
+      out: the run's folder; made if it is not there.
+      seeds: how many seeds are trained side by side.
+      seed: number that the run's random key is made from.
+      env_params: parameters of the environment and its wrappers, such as max_steps_in_episode=200 or backend=spring.
+      log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
+      eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
+      eval_episodes: episodes of each evaluation, for each seed.
+      checkpoint_every: environment steps between checkpoints; 0 is a tenth of the run.
+      devices: devices to spread the seeds over; 0 is all of them, and on a CPU one for each core.
+      tensorboard: whether to write TensorBoard files into the run's folder, too.
+      overwrite: whether to delete a run that is already in the folder.
+    """
+
+    env: str
+    num_steps: int
+    out: pathlib.Path
+    seeds: int = 8
+    seed: int = 0
+    env_params: tuple[str, ...] = ()
+    log_every: int = 0
+    eval_every: int = 0
+    eval_episodes: int = 10
+    checkpoint_every: int = 0
+    devices: int = 0
+    tensorboard: bool = False
+    overwrite: bool = False
+
+
+def train(words: list[str]) -> int:
+    """Train many seeds of an agent: jaxrl train AGENT --env ID --num-steps N --out DIR."""
+    return _start(words, "train", axes=False)
+
+
+def sweep(words: list[str]) -> int:
+    """Train seeds times hyper-parameters: like train, but options take several values, and all combinations run."""
+    return _start(words, "sweep", axes=True)
+
+
+def _start(words: list[str], command: str, axes: bool) -> int:
+    from jaxrl.agents import constructor
+
+    if not words or words[0].startswith("-"):
+        _usage_of_train(command)
+        return 0 if words and words[0] in ("-h", "--help") else 2
+    name, make_agent = words[0], constructor(words[0])
+    options = _parse(words[1:], make_agent, f"jaxrl {command} {name}", axes)
+    run_names = {field.name for field in dataclasses.fields(RunOptions)}
+    run = RunOptions(**{k: v for k, v in vars(options).items() if k in run_names})
+    chosen = {k: v for k, v in vars(options).items() if k not in run_names}
+    if axes:
+        chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
+    _use_devices(run.devices)
+    from jaxrl.run import Job, prepare
+
+    job = Job(
+        name, run.env, run.num_steps, run.seeds, chosen, _parameters(run.env_params), run.seed, run.log_every,
+        run.eval_every, run.eval_episodes, run.checkpoint_every,
+    )  # fmt: skip
+    ready = prepare(job, make_agent)
+    _claim(run.out, run.overwrite)
+    return _execute(ready, run.out, _config(job, run.tensorboard))
+
+
+def _usage_of_train(command: str):
+    from rich.console import Console
+
+    from jaxrl.agents import AGENTS
+
+    Console().print(
+        f"usage: jaxrl {command} AGENT --env ID --num-steps N --out DIR ...\n\n"
+        f"AGENT is one of: {', '.join(AGENTS)}\njaxrl {command} AGENT --help lists all options.",
+        markup=False,
+    )
+
+
+def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> Any:
+    """The run's options and the agent's hyper-parameters, as one flat set of options."""
+    import docstring_parser
+    import tyro
+
+    hints = inspect.get_annotations(make_agent, eval_str=True)
+    parsed = docstring_parser.parse(inspect.getdoc(make_agent))
+    texts = {p.arg_name: p.description for p in parsed.params}
+    fields = []
+    for p in inspect.signature(make_agent).parameters.values():
+        kind, default = hints[p.name], p.default
+        if axes and not isinstance(default, tuple):
+            kind, default = tuple[kind, ...], (default,)
+        fields.append((p.name, Annotated[kind, tyro.conf.arg(help=texts.get(p.name, ""))], default))
+    options = dataclasses.make_dataclass("Options", fields, bases=(RunOptions,), frozen=True)
+    options.__doc__ = RunOptions.__doc__
+    config = (tyro.conf.FlagConversionOff,) if axes else (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(options, args=words, prog=program, description=parsed.short_description, config=config)
+
+
+def _axis(value: Any, name: str, make_agent: Callable) -> Any:
+    """A sweep's option: several values are an axis, one is itself."""
+    if isinstance(inspect.signature(make_agent).parameters[name].default, tuple):
+        return value
+    return list(value) if len(value) != 1 else value[0]
+
+
+def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; a value is a Python literal, or else text."""
+    parameters = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise JaxrlError(f"--env-params {pair} is not accepted; it must be name=value")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters
+
+
+def _use_devices(number: int):
+    """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead."""
+    if number < 0:
+        raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
+
+
+def _claim(out: pathlib.Path, overwrite: bool):
+    """Makes the run's folder, or says why not."""
+    if out.exists() and not out.is_dir():
+        raise JaxrlError(f"--out {out} is a file; it must be a folder, or not there yet")
+    if out.exists() and any(out.iterdir()):
+        if not (out / "config.json").exists():
+            raise JaxrlError(f"--out {out} is a folder with other things in it; choose another")
+        if not overwrite:
+            raise JaxrlError(
+                f"--out {out} holds a run already; choose another, delete it with --overwrite, "
+                f"or go on with it: jaxrl resume {out}"
+            )
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JaxrlError(f"--out {out} cannot be made: {error.strerror}") from error
+
+
+def _config(job: Job, tensorboard: bool) -> dict[str, Any]:
+    """What `config.json` holds: the job, and how it runs on this machine."""
+    import jax
+
+    return dataclasses.asdict(job) | {"num_devices": len(jax.devices()), "tensorboard": tensorboard}
+
+
+def _read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
+    """A run's job, checked, and its whole configuration; JAX gets as many devices as it had."""
+    from jaxrl.agents import constructor
+    from jaxrl.files import read_json
+
+    path = out / "config.json"
+    config = read_json(path)
+    from jaxrl.run import Job, prepare
+
+    names = {field.name for field in dataclasses.fields(Job)}
+    if missing := sorted((names | {"num_devices", "tensorboard"}) - config.keys()):
+        raise JaxrlError(f"{path} is not the configuration of a run: {', '.join(missing)} missing")
+    _use_devices(config["num_devices"])
+    job = Job(**{name: config[name] for name in names})
+    make_agent = constructor(job.agent)
+    parameters = inspect.signature(make_agent).parameters
+    tuples = {k for k in job.hyper_parameters if k in parameters and isinstance(parameters[k].default, tuple)}
+    hyper_parameters = {k: tuple(v) if k in tuples else v for k, v in job.hyper_parameters.items()}
+    return prepare(dataclasses.replace(job, hyper_parameters=hyper_parameters), make_agent), config
+
+
+def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
+    from rich.console import Console
+
+    from jaxrl import report
+    from jaxrl.files import write_json
+    from jaxrl.plot import plot_curve
+    from jaxrl.run import Interrupted, execute
+
+    console = Console()
+    write_json(out / "config.json", config, "config")
+    try:
+        with _stop_signal() as should_stop, report.progress(console) as shown, contextlib.ExitStack() as stack:
+            listeners = [shown]
+            if config["tensorboard"]:
+                listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
+            results = execute(ready, out, listeners, should_stop)
+    except Interrupted:
+        console.print(f"stopped, and saved; go on with: [bold]jaxrl resume {out}[/]")
+        return 130
+    results = dataclasses.replace(results, config=config)
+    results.save(out)
+    plot_curve(results, out / "curve.png")
+    console.print(results.table())
+    report.written(console, out)
+    return 0
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C, or a SIGTERM, into a request to stop; a second one ends the process at once."""
+    asked = []
+
+    def ask(number: int, frame: Any):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this chunk, with a checkpoint (once more to stop now)", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resume(words: list[str]) -> int:
+    """Go on with a run that was stopped: jaxrl resume DIR."""
+
+    def options(directory: Annotated[pathlib.Path, _positional()], /):
+        """Go on with a run that was stopped, from its last checkpoint; the final numbers are the same.
+
+        Args:
+          directory: the run's folder.
+        """
+        if (directory / "summary.json").exists():
+            print(f"{directory} is complete; jaxrl plot {directory} draws it")
+            return 0
+        ready, config = _read_run(directory)
+        return _execute(ready, directory, config)
+
+    return _call(options, words, "jaxrl resume")
+
+
+def evaluate(words: list[str]) -> int:
+    """Greedy episodes of a trained run: jaxrl evaluate DIR."""
+
+    def options(directory: Annotated[pathlib.Path, _positional()], /, episodes: int = 100, draw: int = 1):
+        """Run greedy episodes of each seed of a run, from its newest checkpoint.
+
+        Args:
+          directory: the run's folder.
+          episodes: how many of each seed.
+          draw: another number draws other episodes.
+        """
+        import numpy as np
+        from rich.console import Console
+
+        from jaxrl.results import Results
+        from jaxrl.run import evaluations
+
+        if episodes < 1:
+            raise JaxrlError(f"--episodes {episodes} is not accepted; it must be at least 1")
+        ready, _ = _read_run(directory)
+        configs = ready.plan.configs
+        returns = np.zeros((len(configs), ready.job.seeds, 1))
+        for group, values in evaluations(ready, directory, episodes, draw):
+            returns[list(group.indices), :, 0] = values.mean(axis=-1)
+        metrics = {"step": np.array([ready.job.num_steps]), "eval_return": returns}
+        Console().print(Results(dataclasses.asdict(ready.job), metrics, {}, configs).table())
+        return 0
+
+    return _call(options, words, "jaxrl evaluate")
+
+
+def plot(words: list[str]) -> int:
+    """Draw the curve of a run, or several in one figure: jaxrl plot DIR..."""
+
+    def options(
+        directories: Annotated[tuple[pathlib.Path, ...], _positional()],
+        /,
+        out: pathlib.Path | None = None,
+        metric: str | None = None,
+    ):
+        """Draw the learning curve of one run, or a comparison of several, with 95 % bootstrap intervals.
+
+        Args:
+          directories: the runs' folders.
+          out: the figure's file (png, pdf, svg or jpg); curve.png in the run's folder, or comparison.png.
+          metric: what to draw; training return and evaluation unless given.
+        """
+        from jaxrl.plot import plot_comparison, plot_curve
+        from jaxrl.results import Results
+
+        if not directories:
+            raise JaxrlError("plot: name one run's folder at least")
+        runs = [Results.load(directory) for directory in directories]
+        if len(runs) == 1:
+            path = out or directories[0] / "curve.png"
+            plot_curve(runs[0], path, metric)
+        else:
+            path = out or pathlib.Path("comparison.png")
+            plot_comparison(runs, path=path, metric=metric or "auto")
+        print(path)
+        return 0
+
+    return _call(options, words, "jaxrl plot")
+
+
+def list_all(words: list[str]) -> int:
+    """Show all agents and environments."""
+
+    def options():
+        """Show all agents and environments."""
+        from rich.console import Console
+
+        from jaxrl import report
+
+        report.overview(Console())
+        return 0
+
+    return _call(options, words, "jaxrl list")
+
+
+def bench(words: list[str]) -> int:
+    """Measure speed, compile time and memory on this machine, beside another framework's if asked."""
+    from jaxrl import bench as benchmark
+
+    return _call(benchmark.bench, words, "jaxrl bench")
+
+
+def _positional() -> Any:
+    import tyro
+
+    return tyro.conf.Positional
+
+
+def _call(function: Callable, words: list[str], program: str) -> int:
+    import tyro
+
+    return tyro.cli(function, args=words, prog=program) or 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "sweep": sweep,
+    "resume": resume,
+    "evaluate": evaluate,
+    "plot": plot,
+    "list": list_all,
+    "bench": bench,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

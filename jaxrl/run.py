@@ -1,0 +1,351 @@
+"""The host's side of training: chunks, metrics, evaluation, checkpoints, resuming, and what is written at the end.
+
+The device computes a chunk, one log interval, in which metrics are reduced; the host records those of the chunk before
+meanwhile. A run without a folder keeps all of it in memory and writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl import checkpoint, checks
+from jaxrl.envs import make
+from jaxrl.loop import init_train, num_updates, steps_per_update
+from jaxrl.results import Results, diverged_seeds
+from jaxrl.statistics import final_return
+from jaxrl.program import Constructor, Group, Plan, Program, compile_group, group_agent, is_axis, plan
+from jaxrl.types import Env
+
+NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise
+NUM_EVALUATIONS = 10
+NUM_CHECKPOINTS = 10
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that determines a run's numbers, JSON-able; all periods are in environment steps of one seed.
+
+    Attributes:
+      agent: the agent's name.
+      env: the environment's id.
+      num_steps: environment steps of each seed.
+      seeds: how many seeds of each configuration.
+      hyper_parameters: arguments of the agent's constructor; a list is an axis of the sweep.
+      env_params: arguments of `make`.
+      seed: what the run's key is made from.
+      log_every: the log interval; 0 is a hundredth of the run.
+      eval_every: the period of greedy evaluations; 0 is a tenth of the run.
+      eval_episodes: episodes of each.
+      checkpoint_every: the period of checkpoints; 0 is a tenth of the run.
+    """
+
+    agent: str
+    env: str
+    num_steps: int
+    seeds: int
+    hyper_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    env_params: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    log_every: int = 0
+    eval_every: int = 0
+    eval_episodes: int = 10
+    checkpoint_every: int = 0
+
+
+class Ready(NamedTuple):
+    """A job whose every argument was checked, before anything compiles."""
+
+    job: Job
+    constructor: Constructor
+    env: Env
+    plan: Plan
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    num_intervals: int
+
+
+class Listener(NamedTuple):
+    """Who wants to know how a run goes on; each function may be left out.
+
+    Attributes:
+      compiled: `compiled(ready, group_index, program, intervals_done)`, before a group's first chunk.
+      interval: `interval(ready, group_index, interval, steps, metrics)`; `metrics` are arrays `[config, seed]`.
+    """
+
+    compiled: Callable[..., None] = lambda *_: None
+    interval: Callable[..., None] = lambda *_: None
+
+
+class Interrupted(Exception):
+    """A run was asked to stop, and has: its checkpoint is complete."""
+
+
+def prepare(job: Job, constructor: Constructor) -> Ready:
+    """Checks a job as a whole.
+
+    Raises:
+      JaxrlError: naming the argument that is not accepted.
+    """
+    checks.integer("run", num_steps=job.num_steps, seeds=job.seeds, eval_episodes=job.eval_episodes)
+    periods = {"log_every": job.log_every, "eval_every": job.eval_every, "checkpoint_every": job.checkpoint_every}
+    checks.integer("run", 0, seed=job.seed, **periods)
+    grid = plan(constructor, job.hyper_parameters)
+    env = make(job.env, **job.env_params)
+    agents = [group_agent(constructor, group) for group in grid.groups]
+    for agent in agents:
+        num_updates(agent, job.num_steps)
+        jax.eval_shape(lambda key, agent=agent: init_train(key, agent, env), jax.random.key(0))
+    longest = max(map(steps_per_update, agents))
+    if job.log_every and job.log_every < longest:
+        raise checks.JaxrlError(
+            f"run: log_every={job.log_every} is not accepted; it must be at least the {longest} steps of one update"
+        )
+    log_every = min(job.log_every or max(-(-job.num_steps // NUM_INTERVALS), longest), job.num_steps)
+    return Ready(
+        job, constructor, env, grid, log_every,
+        eval_every=job.eval_every or -(-job.num_steps // NUM_EVALUATIONS),
+        checkpoint_every=job.checkpoint_every or -(-job.num_steps // NUM_CHECKPOINTS),
+        num_intervals=-(-job.num_steps // log_every),
+    )  # fmt: skip
+
+
+def steps_after(ready: Ready, intervals: int) -> int:
+    """Environment steps of each seed at the end of that many log intervals."""
+    return min(intervals * ready.log_every, ready.job.num_steps)
+
+
+def _due(ready: Ready, interval: int, every: int) -> bool:
+    """Whether a multiple of the period, or the run's end, falls into a log interval."""
+    start, end = steps_after(ready, interval), steps_after(ready, interval + 1)
+    return end // every > start // every or interval + 1 == ready.num_intervals
+
+
+def compile_for(ready: Ready, group: Group, **options: Any) -> Program:
+    """The group's program; see `compile_group` for the options."""
+    return compile_group(
+        ready.constructor,
+        group,
+        ready.env,
+        run_key=jax.random.key(ready.job.seed),
+        num_seeds=ready.job.seeds,
+        **{"num_eval_episodes": ready.job.eval_episodes} | options,
+    )
+
+
+class Record(NamedTuple):
+    """What a trained group leaves: metrics `[config, seed, time]`, and facts about how it ran."""
+
+    metrics: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def execute(
+    ready: Ready,
+    out: pathlib.Path | None = None,
+    listeners: Sequence[Listener] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Results:
+    """Trains all groups, one after the other, from their last checkpoints where there are any.
+
+    Args:
+      ready: from `prepare`.
+      out: the run's folder, for its checkpoints; None writes nothing.
+      listeners: told of each step.
+      should_stop: asked after each chunk.
+
+    Returns:
+      the results.
+
+    Raises:
+      Interrupted: if it was asked to stop; with a folder, after a checkpoint.
+      JaxrlError: if a checkpoint is damaged or of another program.
+    """
+    records, programs = [], []
+    for index, group in enumerate(ready.plan.groups):
+        program = compile_for(ready, group)
+        records.append(_train_group(ready, index, program, _checkpoints(out, index), listeners, should_stop))
+        programs.append(program)
+    return _assemble(ready, records, programs)
+
+
+def _checkpoints(out: pathlib.Path | None, index: int) -> pathlib.Path | None:
+    return None if out is None else out / "checkpoints" / f"group_{index}"
+
+
+def _train_group(
+    ready: Ready,
+    index: int,
+    program: Program,
+    folder: pathlib.Path | None,
+    listeners: Sequence[Listener],
+    should_stop: Callable[[], bool],
+) -> Record:
+    group, per_update = ready.plan.groups[index], steps_per_update(program.agent)
+    shape = (len(group.indices), ready.job.seeds)
+    with contextlib.nullcontext() if folder is None else checkpoint.manager(folder) as opened:
+        found = checkpoint.restore(opened, program.shapes) if opened else None
+        start, state, metrics, facts = found or (0, program.init(), {}, {"run_seconds": 0.0})
+        for listener in listeners:
+            listener.compiled(ready, index, program, start)
+        began, before = time.perf_counter(), facts["run_seconds"]
+        pending = None
+
+        def record(interval: int, computed: dict[str, Any]):
+            for name, values in computed.items():
+                values = np.asarray(values)[: program.num_rows].reshape(*shape, -1).mean(axis=-1)  # [R, ...] -> [C, S]
+                metrics.setdefault(name, np.full((*shape, ready.num_intervals), np.nan, np.float32))
+                metrics[name][:, :, interval] = values
+            for listener in listeners:
+                now = {name: values[:, :, interval] for name, values in metrics.items()}
+                listener.interval(ready, index, interval, steps_after(ready, interval + 1), now)
+
+        for interval in range(start, ready.num_intervals):
+            updates = steps_after(ready, interval + 1) // per_update - steps_after(ready, interval) // per_update
+            state, computed = program.train(state, updates)
+            if _due(ready, interval, ready.eval_every):
+                computed = computed | {"eval_return": program.evaluate(state)}
+            if pending:
+                record(*pending)  # the chunk before, while the device computes this one
+            pending = (interval, computed)
+            stopping, last = should_stop(), interval + 1 == ready.num_intervals
+            if stopping or last or (opened and _due(ready, interval, ready.checkpoint_every)):
+                record(*pending)
+                pending = None
+                facts = {
+                    "run_seconds": before + time.perf_counter() - began,
+                    "first_bad_step": np.asarray(state.first_bad_step)[: program.num_rows].reshape(shape).tolist(),
+                }
+                if opened:
+                    checkpoint.save(opened, checkpoint.Checkpoint(interval + 1, state, metrics, facts))
+                if stopping and not last:
+                    raise Interrupted
+    return Record(metrics, facts)
+
+
+def _assemble(ready: Ready, records: list[Record], programs: list[Program]) -> Results:
+    """One `Results` of all groups, configurations in the plan's order."""
+    job, grid = ready.job, ready.plan
+    order = np.argsort([i for group in grid.groups for i in group.indices])
+    swept = any(map(is_axis, job.hyper_parameters.values()))
+
+    def joined(parts: list[np.ndarray]) -> np.ndarray:
+        whole = np.concatenate(parts)[order]
+        return whole if swept else whole[0]
+
+    metrics = {name: joined([record.metrics[name] for record in records]) for name in records[0].metrics}
+    steps = np.array([steps_after(ready, i + 1) for i in range(ready.num_intervals)])
+    bad = joined([np.array(record.facts["first_bad_step"]) for record in records])
+    run_seconds = sum(record.facts["run_seconds"] for record in records)
+    taken = sum(
+        program.num_rows * num_updates(program.agent, job.num_steps) * steps_per_update(program.agent)
+        for program in programs
+    )
+    summary = {
+        "agent": job.agent,
+        "env": job.env,
+        "num_steps": job.num_steps,
+        "seeds": job.seeds,
+        "diverged_seeds": diverged_seeds(bad),
+        "steps_per_second": taken / run_seconds,
+        "compile_seconds": sum(program.compile_seconds for program in programs),
+        "run_seconds": run_seconds,
+        "peak_memory_bytes": max(map(_peak_memory, programs)),
+        "device": programs[0].mesh.devices.flat[0].device_kind,
+        "num_devices": programs[0].mesh.size,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    config = dataclasses.asdict(job)
+    configs = grid.configs if swept else []
+    results = Results(config, {"step": steps} | metrics, summary, configs)
+    return dataclasses.replace(results, summary=summary | {"final_return": final_return(results.final())})
+
+
+def _peak_memory(program: Program) -> int:
+    """What the devices say that was in use at most; a CPU does not, so there it is the compiler's own analysis."""
+    statistics = [device.memory_stats() or {} for device in program.mesh.devices.flat]
+    measured = sum(s.get("peak_bytes_in_use", 0) for s in statistics)
+    return measured or program.memory_bytes
+
+
+def sweep(
+    constructor: Constructor,
+    env_id: str,
+    *,
+    num_steps: int,
+    seeds: int,
+    env_params: Mapping[str, Any] | None = None,
+    run_seed: int = 0,
+    log_every: int = 0,
+    eval_every: int = 0,
+    eval_episodes: int = 10,
+    **hyper_parameters: Any,
+) -> Results:
+    """Trains seeds times hyper-parameters, each group of like shapes as one compiled program, over all devices.
+
+    Args:
+      constructor: of the agent, such as `jaxrl.ppo`.
+      env_id: as `make` takes it.
+      num_steps: environment steps of each seed.
+      seeds: how many seeds of each configuration.
+      env_params: further arguments of `make`.
+      run_seed: what the run's key is made from.
+      log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
+      eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
+      eval_episodes: episodes of each evaluation.
+      **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
+        ones share a compiled program; each other combination has its own.
+
+    Returns:
+      `Results`, whose metrics are `[seed, time]`, or `[config, seed, time]` where anything is an axis.
+
+    Raises:
+      JaxrlError: for an argument that is not accepted, before anything compiles.
+
+    Example::
+
+        results = jaxrl.sweep(jaxrl.ppo, "CartPole-v1", num_steps=100_000, seeds=32, learning_rate=[3e-4, 1e-3])
+        results.table()
+    """
+    hyper_parameters = {k: (np.asarray(v).tolist() if is_axis(v) else v) for k, v in hyper_parameters.items()}
+    job = Job(
+        constructor.__name__, env_id, num_steps, seeds, hyper_parameters, dict(env_params or {}), run_seed, log_every,
+        eval_every, eval_episodes,
+    )  # fmt: skip
+    return execute(prepare(job, constructor))
+
+
+def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:
+    """Evaluates the newest checkpoint of each group of a run.
+
+    Args:
+      ready: from `prepare`.
+      out: the run's folder.
+      num_episodes: greedy episodes of each seed.
+      draw: another number draws other episodes.
+
+    Yields:
+      each group, and its returns `[config, seed, num_episodes]`.
+
+    Raises:
+      JaxrlError: if there is no checkpoint, or it is damaged or of another program.
+    """
+    for index, group in enumerate(ready.plan.groups):
+        program = compile_for(ready, group, num_eval_episodes=num_episodes, parts=("evaluate",))
+        folder = _checkpoints(out, index)
+        with checkpoint.manager(folder) as opened:
+            found = checkpoint.restore(opened, program.shapes)
+        if found is None:
+            raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
+        returns = np.asarray(program.evaluate(found.state, draw))[: program.num_rows]
+        yield group, returns.reshape(len(group.indices), ready.job.seeds, num_episodes)

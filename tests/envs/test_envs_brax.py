@@ -1,0 +1,109 @@
+"""brax's environments through `make`: ends, resets, and what it costs nobody to import."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import checks, envs
+from jaxrl.envs import brax_adapter
+
+QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
+
+
+def rollout(env, key, num_steps):
+    def body(carry, key):
+        state, obs = carry
+        action_key, step_key = jax.random.split(key)
+        state, new_obs, outcome = env.step(step_key, state, env.spec.action_space.sample(action_key))
+        return (state, new_obs), (obs, new_obs, outcome)
+
+    return jax.lax.scan(body, env.reset(key), jax.random.split(key, num_steps))[1]
+
+
+def test_imports_are_lazy_and_quiet():
+    code = (
+        "import sys, jaxrl.envs as e; assert not {'gymnax', 'brax'} & set(sys.modules); "
+        "e.make('jaxrl/Probe-value-v0'); e.make('brax/fast'); assert 'gymnax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_ids_are_brax_s_own():
+    import brax.envs
+
+    assert {f"brax/{name}" for name in brax.envs._envs} - {"brax/swimmer"} == set(envs.list_ids()["brax"])
+
+
+@pytest.mark.parametrize("reset_pool", [0, 8])
+def test_fast_truncates(reset_pool):
+    env = envs.make("brax/fast", episode_length=7, reset_pool=reset_pool)
+    assert (env.spec.max_steps, env.spec.action_space.shape, env.spec.obs_space.shape) == (7, (1,), (2,))
+    obs, new_obs, outcome = jax.jit(lambda key: rollout(env, key, 21))(jax.random.key(0))
+    assert np.flatnonzero(outcome.truncated).tolist() == [6, 13, 20]
+    assert not np.any(outcome.terminated)
+    ends = np.asarray(outcome.truncated)
+    assert np.all(new_obs[ends] == 0)
+    assert np.all(outcome.next_obs[ends][:, 1] > 0)  # its velocity had grown
+    assert np.array_equal(new_obs[~ends], outcome.next_obs[~ends])
+    assert np.array_equal(obs[1:], new_obs[:-1])
+
+
+def test_inverted_pendulum():
+    """Made inside the traced function: it falls over (termination) or reaches the limit of 20 (truncation)."""
+
+    def run(keys):
+        env = envs.make("brax/inverted_pendulum", episode_length=20, reset_pool=64)
+        return jax.vmap(lambda key: rollout(env, key, 150))(keys)
+
+    _, new_obs, outcome = jax.jit(run, compiler_options=QUICK)(jax.random.split(jax.random.key(0), 4))
+    terminated, truncated = np.asarray(outcome.terminated), np.asarray(outcome.truncated)
+    assert terminated.sum() > 3
+    assert truncated.sum() > 3
+    assert not np.any(terminated & truncated)
+    assert np.array_equal(terminated, np.abs(outcome.next_obs[..., 1]) > 0.2)
+    assert (outcome.reward.dtype, outcome.reward.shape) == (jnp.float32, (4, 150))
+    starts = np.asarray(new_obs[terminated | truncated])
+    assert np.all(np.abs(starts) <= 0.01 + 1e-6)
+    assert 10 < len(np.unique(starts, axis=0)) <= 64
+
+
+def test_restart_from_a_pool():
+    """Each pick is one of the states drawn; leaves that all share are stored once, and keep shape and dtype."""
+
+    def draw(key):
+        return {"start": jax.random.uniform(key, (2,)), "inertia": jnp.ones((3,)), "steps": jnp.int32(0)}
+
+    pick = brax_adapter._from_pool(draw, 5)
+    states = jax.jit(jax.vmap(pick))(jax.random.split(jax.random.key(1), 200))
+    expected = jax.vmap(draw)(jax.random.split(jax.random.key(0), 5))["start"]
+    assert np.array_equal(np.unique(states["start"], axis=0), np.unique(expected, axis=0))
+    assert np.array_equal(states["inertia"], np.ones((200, 3)))
+    assert states["steps"].dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    ("env_id", "params", "message"),
+    [
+        ("brax/antt", {}, "unknown environment 'brax/antt': did you mean brax/ant"),
+        ("brax/swimmer", {}, "Swimmer-misc"),
+        (
+            "brax/fast",
+            {"episode_lenght": 3},
+            "brax/fast: unknown parameter 'episode_lenght'; there are: episode_length,",
+        ),
+        ("brax/fast", {"backend": "bullet"}, "backend='bullet' is not accepted; it must be one of spring, positional"),
+        ("brax/fast", {"episode_length": 0}, "episode_length=0 is not accepted"),
+        ("brax/fast", {"reset_pool": -1}, "reset_pool=-1 is not accepted"),
+        ("brax/fast", {"obs_mode": "dict_state"}, "observations that are dictionaries are not supported"),
+        ("brax/fast", {"obs_mode": "nothing"}, "brax/fast: 'nothing' is not a valid"),
+    ],
+)
+def test_errors_say_what_to_do(env_id, params, message):
+    with pytest.raises(checks.JaxrlError) as error:
+        envs.make(env_id, **params)
+    assert message in str(error.value)

@@ -1,0 +1,201 @@
+"""Each wrapper against numbers computed by hand, on an environment that can be followed by hand."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import checks, envs
+from jaxrl.envs import wrappers
+from jaxrl.types import Box, Discrete, Env, Outcome, Spec, box
+
+
+class CountState(NamedTuple):
+    start: jax.Array
+    time: jax.Array
+
+
+def counter(length: int = 3, truncates: bool = False, shape: tuple[int, ...] = (1,), action_space=None) -> Env:
+    """Observes `start + time`; `start` is one of 0, 100, ..., 99900 at random; the reward is the action's sum."""
+
+    def observe(state):
+        return jnp.full(shape, state.start + state.time, jnp.float32)
+
+    def reset(key):
+        state = CountState(100 * jax.random.randint(key, (), 0, 1000), jnp.int32(0))
+        return state, observe(state)
+
+    def step(key, state, action):
+        successor = CountState(state.start, state.time + 1)
+        ended = successor.time >= length
+        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), reset(key)[0], successor)
+        reward = jnp.sum(action).astype(jnp.float32)
+        extras = {"action": action}
+        outcome = Outcome(reward, ended & (not truncates), ended & truncates, observe(successor), extras)
+        return new, observe(new), outcome
+
+    space = box([-1, 0], [1, 4], (2,)) if action_space is None else action_space
+    return Env(reset, step, Spec("Counter", box(0, 100_003, shape), space, length))
+
+
+def run(env: Env, actions, seed: int = 0):
+    """Observations before and after each step, and outcomes, `[T, ...]`."""
+
+    @jax.jit
+    def scan(key):
+        def body(carry, x):
+            state, obs = carry
+            state, new_obs, outcome = env.step(x[0], state, x[1])
+            return (state, new_obs), (obs, new_obs, outcome)
+
+        keys = jax.random.split(key, len(actions))
+        return jax.lax.scan(body, env.reset(key), (keys, jnp.asarray(actions)))[1]
+
+    return jax.tree.map(np.asarray, scan(jax.random.key(seed)))
+
+
+ZEROS = np.zeros((8, 2), np.float32)
+
+
+def test_rescale_actions():
+    env = envs.rescale_actions(counter())
+    assert (env.spec.action_space.low.tolist(), env.spec.action_space.high.tolist()) == ([-1, -1], [1, 1])
+    taken = run(env, [[-1.0, -1.0], [0.0, 0.0], [1.0, 0.5]])[2].extras["action"]
+    assert taken.tolist() == [[-1, 0], [0, 2], [1, 3]]
+
+
+def test_clip_actions():
+    env = envs.clip_actions(counter())
+    assert env.spec.action_space.high.tolist() == [1, 4]
+    taken = run(env, [[-5.0, -5.0], [0.5, 3.0], [5.0, 5.0]])[2].extras["action"]
+    assert taken.tolist() == [[-1, 0], [0.5, 3], [1, 4]]
+
+
+def test_discretize_actions():
+    env = envs.discretize_actions(counter(), 3)
+    assert env.spec.action_space == Discrete(9)
+    taken = run(env, np.arange(9))[2].extras["action"]
+    assert taken.tolist() == [[x, y] for x in (-1, 0, 1) for y in (0, 2, 4)]
+    torque = envs.make("Pendulum-v1", discretize_actions=5)
+    assert torque.spec.action_space == Discrete(5)
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_time_limit(truncates):
+    """Limit 2 of 3 steps: cut at each second step, and the environment starts anew, at its own step 0."""
+    env = envs.time_limit(counter(3, truncates), 2)
+    assert env.spec.max_steps == 2
+    obs, _, outcome = run(env, ZEROS)
+    assert outcome.truncated.tolist() == [False, True] * 4
+    assert not outcome.terminated.any()
+    assert (obs[:, 0] % 100).tolist() == [0, 1] * 4
+    assert (outcome.next_obs[:, 0] % 100).tolist() == [1, 2] * 4
+    assert (outcome.next_obs - obs == 1).all()
+    assert len(np.unique(obs[::2])) == 4
+
+    # Limit 3 of 3: the environment's own end comes first, and keeps its kind. Limit 5 of 3: never reached.
+    for limit in (3, 5):
+        env = envs.time_limit(counter(3, truncates), limit)
+        obs, _, outcome = run(env, ZEROS)
+        ends = [False, False, True, False, False, True, False, False]
+        nothing = [False] * 8
+        assert outcome.truncated.tolist() == (ends if truncates else nothing)
+        assert outcome.terminated.tolist() == (nothing if truncates else ends)
+        assert env.spec.max_steps == 3
+        assert (obs[:, 0] % 100).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_frame_stack_of_vectors():
+    env = envs.frame_stack(counter(3, shape=(2,)), 3)
+    assert env.spec.obs_space.shape == (6,)
+    obs, new_obs, outcome = run(env, ZEROS)
+    assert obs.shape == (8, 6)
+    start, later = obs[0, 0], new_obs[2, 0]
+    assert start != later
+    frames = [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]]
+    for t in range(3):
+        assert (obs[t] - start).tolist() == np.repeat(frames[t], 2).tolist()
+        assert (outcome.next_obs[t] - start).tolist() == np.repeat(frames[t + 1], 2).tolist()
+    assert (new_obs[2] == later).all()  # after a reset the first frame, repeated
+    assert (outcome.next_obs[3] - later).tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_frame_stack_of_images():
+    env = envs.frame_stack(counter(3, shape=(2, 2, 1)), 2)
+    assert env.spec.obs_space.shape == (2, 2, 2)
+    assert env.spec.obs_space.high.shape == (2, 2, 2)
+    obs, _, outcome = run(env, ZEROS)
+    assert obs.shape == (8, 2, 2, 2)
+    assert (outcome.next_obs[2, ..., 1] - outcome.next_obs[2, ..., 0] == 1).all()
+    assert (obs[2, 0, 0] - obs[0, 0, 0]).tolist() == [1, 2]
+
+
+def test_flatten_observations():
+    env = envs.flatten_observations(counter(3, shape=(2, 3)))
+    assert env.spec.obs_space.shape == (6,)
+    obs, new_obs, outcome = run(env, ZEROS)
+    assert obs.shape == new_obs.shape == outcome.next_obs.shape == (8, 6)
+
+    lake = envs.make("FrozenLake-misc", flatten_observations=True, is_slippery=False, frame_stack=2)
+    assert (lake.spec.obs_space.shape, lake.spec.obs_space.high.max()) == ((32,), 1)
+    obs, _, outcome = run(lake, [1, 1])  # down twice: 0 -> 4 -> 8
+    assert obs.dtype == np.float32
+    assert [np.flatnonzero(o).tolist() for o in (obs[0], obs[1], outcome.next_obs[1])] == [[0, 16], [0, 20], [4, 24]]
+    assert (obs.sum(axis=-1) == 2).all()
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_episode_statistics(truncates):
+    once = envs.episode_statistics(counter(3, truncates))
+    actions = [[1, 0], [2, 0], [3, 1], [5, 5], [0, 0], [1, 0], [7, 0]]
+    _, _, outcome = run(once, np.asarray(actions, np.float32))
+    assert outcome.extras["episode_return"].tolist() == [1, 3, 7, 10, 10, 11, 7]
+    assert outcome.extras["episode_length"].tolist() == [1, 2, 3, 1, 2, 3, 1]
+    assert outcome.extras["episode_return"].dtype == np.float32
+    assert outcome.extras["episode_length"].dtype == np.int32
+    assert "action" in outcome.extras
+    twice = run(envs.episode_statistics(once), np.asarray(actions, np.float32))[2]
+    assert twice.extras["episode_return"].tolist() == outcome.extras["episode_return"].tolist()
+
+
+def test_order_of_make():
+    """The clip comes outside of the rescaling, and the limit inside of everything."""
+    env = envs.make("Pendulum-v1", clip_actions=True, rescale_actions=True, time_limit=3, frame_stack=2)
+    assert env.spec.max_steps == 3
+    assert (env.spec.action_space.high.tolist(), env.spec.obs_space.shape) == ([1], (6,))
+    _, _, wild = run(env, [[9.0]] * 4)
+    _, _, most = run(env, [[1.0]] * 4)
+    assert np.array_equal(wild.reward, most.reward)
+    assert wild.truncated.tolist() == [False, False, True, False]
+    assert isinstance(envs.make("Pendulum-v1", clip_actions=False, time_limit=None).spec.action_space, Box)
+
+
+UNBOUNDED = box(-np.inf, np.inf, (2,))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: envs.rescale_actions(counter(action_space=Discrete(2))), "rescale_actions: Counter takes Discrete(2)"),
+        (lambda: envs.rescale_actions(counter(action_space=UNBOUNDED)), "takes unbounded Box of shape (2,) actions"),
+        (lambda: envs.clip_actions(counter(action_space=Discrete(2))), "clip_actions: Counter takes Discrete(2)"),
+        (lambda: envs.discretize_actions(counter(action_space=Discrete(2)), 3), "discretize_actions: Counter takes"),
+        (lambda: envs.discretize_actions(counter(), 1), "discretize_actions=1 is not accepted"),
+        (lambda: envs.discretize_actions(counter(), 65), "are 4225 actions; at most 4096"),
+        (lambda: envs.time_limit(counter(), 0), "time_limit=0 is not accepted"),
+        (lambda: envs.time_limit(counter(), 2.5), "time_limit=2.5 is not accepted"),
+        (lambda: envs.frame_stack(counter(), -1), "frame_stack=-1 is not accepted"),
+        (lambda: envs.frame_stack(counter(shape=(2, 2)), 2), "observes bounded Box of shape (2, 2); it must be a Box"),
+    ],
+)
+def test_errors_say_what_to_do(build, message):
+    with pytest.raises(checks.JaxrlError) as error:
+        build()
+    assert message in str(error.value)
+
+
+def test_limit_of_actions_is_what_the_error_says():
+    assert wrappers.MAX_ACTIONS == 4096
+    assert envs.discretize_actions(counter(), 64).spec.action_space == Discrete(4096)

@@ -1,0 +1,87 @@
+"""Shapes of the torsos, what they see, and the errors of the one that chooses among them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import networks
+from jaxrl.checks import JaxrlError
+from jaxrl.types import Discrete, Spec, box
+
+
+def spec(shape=(3,), obs_space=None, dtype=np.float32):
+    return Spec("Env-v0", obs_space or box(0, 1, shape, dtype), Discrete(2))
+
+
+def apply(torso: nn.Module, obs):
+    params = torso.init(jax.random.key(0), obs)
+    return params, torso.apply(params, obs)
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(3,), (2, 3), ()], ids=str)
+def test_mlp_shapes(leading, shape):
+    torso = networks.make_torso("ppo", spec(shape), "auto", (8, 4), "tanh")()
+    obs = jnp.ones(leading + shape)
+    _, features = apply(torso, obs)
+    assert (features.shape, features.dtype) == ((*leading, 4), jnp.float32)
+
+
+def test_mlp_against_numpy():
+    obs = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    params, features = apply(networks.MLP((8, 4), "tanh"), obs)
+    expected = obs
+    for layer in ("Dense_0", "Dense_1"):
+        expected = np.tanh(expected @ params["params"][layer]["kernel"] + params["params"][layer]["bias"])
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    kernel = params["params"]["Dense_0"]["kernel"]  # [3, 8], rows orthogonal with norm sqrt(2)
+    np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name, at_minus_one", [("tanh", -0.76159), ("relu", 0), ("elu", -0.63212), ("swish", -0.26894)])
+def test_activations(name, at_minus_one):
+    assert float(networks.ACTIVATIONS[name](jnp.float32(-1.0))) == pytest.approx(at_minus_one, abs=1e-4)
+
+
+def test_cnn_sees_images_of_any_dtype():
+    shape = (10, 10, 4)
+    torso = networks.make_torso("dqn", spec(shape), "auto", (8,), "relu")()
+    assert isinstance(torso, networks.CNN)
+    obs = jax.random.bernoulli(jax.random.key(1), 0.3, (2, 3, *shape))  # bool
+    params, features = apply(torso, obs)
+    assert (features.shape, features.dtype) == ((2, 3, 8), jnp.float32)
+    assert params["params"]["Conv_0"]["kernel"].shape == (3, 3, 4, 16)
+    assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (8 * 8 * 16, 8)
+    for dtype in (jnp.float32, jnp.uint8):
+        np.testing.assert_array_equal(torso.apply(params, obs.astype(dtype)), features)
+    np.testing.assert_allclose(torso.apply(params, obs[1, 2]), features[1, 2], atol=1e-5)
+    assert np.abs(features[0, 0] - features[0, 1]).max() > 1e-3
+
+
+def test_make_torso_chooses():
+    image, vector = spec((10, 10, 4)), spec((4,))
+    assert isinstance(networks.make_torso("ppo", image, "mlp", (8,), "relu")(), networks.MLP)
+    assert isinstance(networks.make_torso("ppo", image, "cnn", (8,), "relu")(), networks.CNN)
+    assert isinstance(networks.make_torso("ppo", vector, "auto", (8,), "relu")(), networks.MLP)
+    flat = networks.make_torso("ppo", image, "mlp", (8,), "relu")()
+    assert apply(flat, jnp.zeros((6, 10, 10, 4)))[1].shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "case, words",
+    [
+        (lambda: networks.make_torso("ppo", spec(), "rnn", (8,), "tanh"), ["ppo: torso='rnn'", "auto, mlp, cnn"]),
+        (lambda: networks.make_torso("dqn", spec(), "cnn", (8,), "tanh"), ["dqn: torso='cnn'", "Env-v0", "(3,)", "'mlp'"]),
+        (
+            lambda: networks.make_torso("ppo", spec(obs_space=Discrete(5)), "auto", (8,), "tanh"),
+            ["ppo: Env-v0", "Discrete(n=5)", "flatten_observations=True"],
+        ),
+    ],
+    ids=["unknown", "cnn on vectors", "integers"],
+)
+def test_errors(case, words):
+    with pytest.raises(JaxrlError) as error:
+        case()
+    assert all(word in str(error.value) for word in words), error.value
