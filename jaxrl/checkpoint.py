@@ -1,8 +1,7 @@
 """Checkpoints of a group of runs: the whole training state and the metrics so far, by orbax.
 
 They are written in the background and appear under their final name only when complete, so a process may be killed at
-any moment. The state's leaves are stored in their tree's order, each under its path; on the same kind of machine they come
-back bit for bit.
+any moment. Each of the state's leaves is stored under its path in the tree, and comes back bit for bit.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
-    _use_devices(run.devices)
+    use_devices(run.devices)
     from jaxrl.run import Job, prepare
 
     job = Job(
@@ -159,13 +159,16 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
     fields = []
     for p in inspect.signature(make_agent).parameters.values():
         kind, default = hints[p.name], p.default
+        if kind is bool:
+            kind = Annotated[bool, tyro.conf.FlagConversionOff]
         if axes and not isinstance(default, tuple):
             kind, default = tuple[kind, ...], (default,)
         fields.append((p.name, Annotated[kind, tyro.conf.arg(help=texts.get(p.name, ""))], default))
     options = dataclasses.make_dataclass("Options", fields, bases=(RunOptions,), frozen=True)
     options.__doc__ = RunOptions.__doc__
-    config = (tyro.conf.FlagConversionOff,) if axes else (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(options, args=words, prog=program, description=parsed.short_description, config=config)
+    return tyro.cli(
+        options, args=words, prog=program, description=parsed.short_description, config=(tyro.conf.FlagCreatePairsOff,)
+    )
 
 
 def _axis(value: Any, name: str, make_agent: Callable) -> Any:
@@ -189,7 +192,7 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
     return parameters
 
 
-def _use_devices(number: int):
+def use_devices(number: int):
     """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead."""
     if number < 0:
         raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
@@ -236,7 +239,7 @@ def _read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     names = {field.name for field in dataclasses.fields(Job)}
     if missing := sorted((names | {"num_devices", "tensorboard"}) - config.keys()):
         raise JaxrlError(f"{path} is not the configuration of a run: {', '.join(missing)} missing")
-    _use_devices(config["num_devices"])
+    use_devices(config["num_devices"])
     job = Job(**{name: config[name] for name in names})
     make_agent = constructor(job.agent)
     parameters = inspect.signature(make_agent).parameters

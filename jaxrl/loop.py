@@ -209,11 +209,12 @@ def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | i
       the mean, min and max of `episode_return` and `episode_length` (NaN where none ended) and `episode_count`.
     """
     env = episode_statistics(env)
-    _, _, shapes = jax.eval_shape(lambda state: _update(state, agent, env), state)
+    update = jax.jit(lambda state: _update(state, agent, env))  # traced once, for its shapes and for the loop
+    _, _, shapes = jax.eval_shape(update, state)
 
     def body(_, carry):
         state, episodes, sums = carry
-        state, new_episodes, metrics = _update(state, agent, env)
+        state, new_episodes, metrics = update(state)
         return state, merge(episodes, new_episodes), jax.tree.map(jnp.add, sums, metrics)
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

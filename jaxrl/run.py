@@ -20,9 +20,9 @@ import numpy as np
 from jaxrl import checkpoint, checks
 from jaxrl.envs import make
 from jaxrl.loop import init_train, num_updates, steps_per_update
+from jaxrl.program import Constructor, Group, Plan, Program, compile_group, group_agent, is_axis, plan
 from jaxrl.results import Results, diverged_seeds
 from jaxrl.statistics import final_return
-from jaxrl.program import Constructor, Group, Plan, Program, compile_group, group_agent, is_axis, plan
 from jaxrl.types import Env
 
 NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise

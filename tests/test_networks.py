@@ -40,7 +40,9 @@ def test_mlp_against_numpy():
     np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(3), atol=1e-5)
 
 
-@pytest.mark.parametrize("name, at_minus_one", [("tanh", -0.76159), ("relu", 0), ("elu", -0.63212), ("swish", -0.26894)])
+@pytest.mark.parametrize(
+    "name, at_minus_one", [("tanh", -0.76159), ("relu", 0), ("elu", -0.63212), ("swish", -0.26894)]
+)
 def test_activations(name, at_minus_one):
     assert float(networks.ACTIVATIONS[name](jnp.float32(-1.0))) == pytest.approx(at_minus_one, abs=1e-4)
 
@@ -73,7 +75,10 @@ def test_make_torso_chooses():
     "case, words",
     [
         (lambda: networks.make_torso("ppo", spec(), "rnn", (8,), "tanh"), ["ppo: torso='rnn'", "auto, mlp, cnn"]),
-        (lambda: networks.make_torso("dqn", spec(), "cnn", (8,), "tanh"), ["dqn: torso='cnn'", "Env-v0", "(3,)", "'mlp'"]),
+        (
+            lambda: networks.make_torso("dqn", spec(), "cnn", (8,), "tanh"),
+            ["dqn: torso='cnn'", "Env-v0", "(3,)", "'mlp'"],
+        ),
         (
             lambda: networks.make_torso("ppo", spec(obs_space=Discrete(5)), "auto", (8,), "tanh"),
             ["ppo: Env-v0", "Discrete(n=5)", "flatten_observations=True"],

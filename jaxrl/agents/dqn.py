@@ -120,7 +120,8 @@ def dqn(
     added = num_envs * rollout_length
     if replay_size % added:
         raise checks.JaxrlError(
-            f"dqn: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length = {added}"
+            f"dqn: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
+            f"which is {added}"
         )
     replay = uniform(capacity=replay_size, batch_size=batch_size)
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))

@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        x = obs.reshape(obs.shape[: obs.ndim - self.obs_ndim] + (-1,)).astype(jnp.float32)
+        x = obs.reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1)).astype(jnp.float32)
         for size in self.hidden_sizes:
             x = ACTIVATIONS[self.activation](nn.Dense(size, kernel_init=orthogonal())(x))
         return x

@@ -43,8 +43,8 @@ def uniform(*, capacity: int, batch_size: int) -> Replay:
         added = jax.tree.leaves(items)[0].shape[0]
         if capacity % added:
             raise checks.JaxrlError(
-                f"uniform replay: capacity={capacity} is not accepted; it must be a multiple of the {added} transitions "
-                "that are added at once"
+                f"uniform replay: capacity={capacity} is not accepted; it must be a multiple of the {added} items that "
+                "are added at once"
             )
         write = lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, step % capacity, axis=0)  # noqa: E731
         return jax.tree.map(write, state, items)

@@ -67,7 +67,7 @@ def test_stored_is_sampled(fillings, added):
     ids = (samples.items.action - 1) // 3  # [S, turns, B]
     expected = encode(ids)
     for field, got, want in zip(Item._fields, samples.items, expected, strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y, err_msg=field), got, want)  # noqa: B023
+        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y, err_msg=field), got, want)
     seen = added * (1 + np.arange(SIZES[added]))[None, :, None]
     assert ((ids >= 1) & (ids > seen - CAPACITY) & (ids <= seen)).all()
     np.testing.assert_array_equal(samples.indices, (ids - 1) % CAPACITY)

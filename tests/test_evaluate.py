@@ -1,0 +1,102 @@
+"""Greedy episodes: exact returns of episodes that can be followed by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import JaxrlError, evaluate
+from jaxrl.types import Agent, Discrete, Env, Outcome, Spec, box
+
+
+def timed(max_steps=None, endless=False) -> Env:
+    """The reward of step t is t + 1, and the episode ends once the action is at most that; even actions truncate."""
+
+    def reset(key):
+        return jnp.int32(0), jnp.zeros(1)
+
+    def step(key, state, action):
+        time = state + 1
+        ended = (time >= action) & (not endless)
+        new = jnp.where(ended, 0, time)
+        truncated = action % 2 == 0
+        outcome = Outcome(time.astype(jnp.float32), ended & ~truncated, ended & truncated, jnp.ones(1) * time, {})
+        return new, jnp.ones(1) * new, outcome
+
+    return Env(reset, step, Spec("Timed", box(0, np.inf, (1,)), Discrete(100), max_steps))
+
+
+def noisy() -> Env:
+    """Episodes of one to eight steps; the length, the rewards and the first observation are drawn."""
+
+    def reset(key):
+        length = jax.random.randint(key, (), 1, 9)
+        return (jnp.int32(0), length), jnp.float32(length)[None]
+
+    def step(key, state, action):
+        time, length = state
+        next_key, reward_key = jax.random.split(key)
+        ended = time + 1 >= length
+        (_, next_length), first = reset(next_key)
+        new = (jnp.where(ended, 0, time + 1), jnp.where(ended, next_length, length))
+        outcome = Outcome(jax.random.uniform(reward_key), ended, jnp.bool(False), first, {})
+        return new, first, outcome
+
+    return Env(reset, step, Spec("Noisy", box(0, 10, (1,)), Discrete(100), 8))
+
+
+def numbered() -> Agent:
+    """Environment i gets action i + 1, from the memory; an exploring step or one of another time gets the action 0."""
+
+    def act(state, memory, obs, key, step, explore=True):
+        action = jnp.where(step == 0, memory + 1, 0) * (not explore)
+        return action + state, memory, {}
+
+    return Agent(None, act, None, 7, 1, init_memory=lambda num_envs: jnp.arange(num_envs))
+
+
+RETURNS = [1, 3, 6, 10, 15]  # of episodes of 1, 2, ..., 5 steps, terminated and truncated in turn
+
+
+@pytest.fixture(scope="module")
+def run():
+    return jax.jit(
+        lambda key: {
+            "whole": evaluate(key, numbered(), jnp.int32(0), timed(), 5),
+            "cut": evaluate(key, numbered(), jnp.int32(0), timed(), 5, max_steps=3),
+            "limited": evaluate(key, numbered(), jnp.int32(0), timed(max_steps=7, endless=True), 2),
+            "endless": evaluate(key, numbered(), jnp.int32(0), timed(endless=True), 1),
+            "longer": evaluate(key, numbered(), jnp.int32(1), timed(), 4),
+        }
+    )(jax.random.key(0))
+
+
+def test_exact_returns(run):
+    """Environments begin anew by themselves: what follows an episode's end must not count."""
+    np.testing.assert_array_equal(run["whole"], RETURNS)
+    assert run["whole"].dtype == jnp.float32
+    np.testing.assert_array_equal(run["longer"], RETURNS[1:])  # the state given is the one that acts
+
+
+def test_limits(run):
+    np.testing.assert_array_equal(run["cut"], [1, 3, 6, 6, 6])
+    np.testing.assert_array_equal(run["limited"], [28, 28])  # the environment's own limit
+    np.testing.assert_allclose(run["endless"], 10_000 * 10_001 / 2, rtol=1e-4)  # neither has one; one step is 2e-4
+
+
+def test_over_seeds_and_alone():
+    keys = jax.random.split(jax.random.key(1), 40)
+    alone = jax.jit(lambda key: evaluate(key, numbered(), jnp.int32(0), noisy(), 6))
+    together = jax.jit(jax.vmap(lambda key: evaluate(key, numbered(), jnp.int32(0), noisy(), 6)))(keys)
+    assert together.shape == (40, 6)
+    for i in (0, 3):
+        np.testing.assert_allclose(together[i], alone(keys[i]), rtol=1e-6)
+    assert len(np.unique(together)) == together.size  # each episode has draws of its own
+    assert abs(float(together.mean()) - 2.25) < 5 * 1.3 / np.sqrt(240)  # 4.5 steps of 0.5
+
+
+@pytest.mark.parametrize("bad", [{"num_episodes": 0}, {"num_episodes": 2.0}, {"max_steps": 0}, {"max_steps": -1}])
+def test_errors(bad):
+    (name, value), *_ = bad.items()
+    with pytest.raises(JaxrlError, match=rf"evaluate: {name}={value} is not accepted"):
+        evaluate(jax.random.key(0), numbered(), jnp.int32(0), timed(), **({"num_episodes": 2} | bad))

@@ -1,0 +1,497 @@
+"""The loop: what it collects and counts, on environments and agents that can be followed by hand; then on real ones."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import JaxrlError, dqn, evaluate, init_train, loop, make, ppo, train, train_interval, train_step
+from jaxrl.agents.ppo import ActorCritic
+from jaxrl.networks import MLP
+from jaxrl.types import Agent, Discrete, Env, Outcome, Spec, Transition, box
+
+# ---------------------------------------------------------------- an environment and an agent to follow by hand
+
+
+class CountState(NamedTuple):
+    time: jax.Array
+    episode: jax.Array
+
+
+def counting() -> Env:
+    """Observes `[episode, time]`; the episodes last 2, 3, 4, 2, 3, 4, ... steps, those of 3 are truncated, the others
+    terminate, and the reward is `time + 1`: their returns are 3, 6 and 10."""
+
+    def observe(state):
+        return jnp.stack([state.episode, state.time]).astype(jnp.float32)
+
+    def reset(key):
+        state = CountState(jnp.int32(0), jnp.int32(0))
+        return state, observe(state)
+
+    def step(key, state, action):
+        kind = state.episode % 3
+        successor = CountState(state.time + 1, state.episode)
+        ended = successor.time >= kind + 2
+        begun = CountState(jnp.int32(0), state.episode + 1)
+        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, successor)
+        reward = successor.time.astype(jnp.float32)
+        outcome = Outcome(reward, ended & (kind != 1), ended & (kind == 1), observe(successor), {"drawn": draw(key)})
+        return new, observe(new), outcome
+
+    return Env(reset, step, Spec("Counting", box(0, np.inf, (2,)), Discrete(2)))
+
+
+def draw(key):
+    return jax.random.bits(key, (), "uint32")
+
+
+class RecorderState(NamedTuple):
+    trajectory: Transition
+    step: jax.Array
+    weight: jax.Array
+
+
+def recorder(num_envs=2, rollout_length=5, loss_at=lambda step: 1.0, weight_at=lambda step: 0.0) -> Agent:
+    """Keeps the last trajectory; its memory counts the steps of an episode, from 5 and from 50 on."""
+
+    def init_memory(n):
+        return {"count": jnp.full((n, 2), jnp.array([5, 50])), "turns": jnp.zeros(n)}
+
+    def act(state, memory, obs, key, step, explore=True):
+        memory = {"count": memory["count"] + 1, "turns": memory["turns"] + 1.0}
+        extras = {"memory": memory, "step": jnp.full(num_envs, step), "acted": jax.random.bits(key, (num_envs,))}
+        return jnp.ones(num_envs, jnp.int32), memory, extras
+
+    def init(key, spec):
+        memory = jax.tree.map(lambda x: x[0], init_memory(1))
+        zero, whole, bits = jnp.float32(0), jnp.int32(0), jnp.uint32(0)
+        extras = {"drawn": bits, "acted": bits, "step": whole, "memory": memory}
+        extras |= {"episode_return": zero, "episode_length": whole}
+        blank = Transition(jnp.zeros(2), whole, zero, jnp.bool(0), jnp.bool(0), jnp.zeros(2), extras)
+        blank = jax.tree.map(lambda x: jnp.zeros((rollout_length, num_envs, *x.shape), x.dtype), blank)
+        return RecorderState(blank, jnp.int32(-1), jnp.float32(0))
+
+    def update(state, trajectory, key, step):
+        metrics = {"loss": jnp.float32(loss_at(step)), "step": jnp.float32(step)}
+        return RecorderState(trajectory, step, jnp.float32(weight_at(step))), metrics
+
+    return Agent(init, act, update, num_envs, rollout_length, init_memory, name="recorder")
+
+
+def by_hand(num_steps: int):
+    """Each step of one `counting` environment: episode, time, length of the episode."""
+    steps = []
+    episode = 0
+    while len(steps) < num_steps:
+        steps += [(episode, time, episode % 3 + 2) for time in range(episode % 3 + 2)]
+        episode += 1
+    return np.array(steps[:num_steps])
+
+
+NUM_UPDATES = 6
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The state and the metrics after each of `NUM_UPDATES` updates of 5 steps in 2 environments, for two seeds."""
+    agent, env = recorder(), counting()
+
+    def run(key):
+        def body(state, _):
+            state, metrics = train_step(state, agent, env)
+            return state, (state, metrics)
+
+        return jax.lax.scan(body, init_train(key, agent, env), length=NUM_UPDATES)[1]
+
+    return jax.tree.map(jax.device_get, jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2)))
+
+
+def test_the_trajectory_is_what_happened(recorded):
+    states, _ = recorded
+    trajectory = jax.tree.map(
+        lambda x: x[0].reshape(-1, *x.shape[3:]), states.agent.trajectory
+    )  # [S, U, T, N] -> [U*T, N]
+    steps = by_hand(5 * NUM_UPDATES)
+    episode, time, length = steps.T[:, :, None] * np.ones((1, 1, 2))
+    ended = time == length - 1
+    np.testing.assert_array_equal(trajectory.obs, np.stack([episode, time], -1))
+    np.testing.assert_array_equal(trajectory.next_obs, np.stack([episode, time + 1], -1))  # at an end, the terminal one
+    np.testing.assert_array_equal(trajectory.reward, time + 1)
+    np.testing.assert_array_equal(trajectory.terminated, ended & (length != 3))
+    np.testing.assert_array_equal(trajectory.truncated, ended & (length == 3))
+    np.testing.assert_array_equal(trajectory.action, 1)
+    np.testing.assert_array_equal(trajectory.extras["episode_length"], time + 1)
+    np.testing.assert_array_equal(trajectory.extras["episode_return"], (time + 1) * (time + 2) / 2)
+
+
+def test_memory_is_put_back_where_an_episode_began(recorded):
+    states, _ = recorded
+    memory = jax.tree.map(lambda x: x[0].reshape(-1, *x.shape[3:]), states.agent.trajectory.extras["memory"])
+    _, time, _ = by_hand(5 * NUM_UPDATES).T
+    np.testing.assert_array_equal(memory["count"][:, 1, 0], 5 + time + 1)  # act counts before it reports
+    np.testing.assert_array_equal(memory["count"][:, 0, 1], 50 + time + 1)
+    np.testing.assert_array_equal(memory["turns"], np.stack([time + 1.0] * 2, -1))
+
+
+def test_time_is_the_loops(recorded):
+    states, metrics = recorded
+    np.testing.assert_array_equal(states.step, [[10, 20, 30, 40, 50, 60]] * 2)
+    np.testing.assert_array_equal(states.agent.step, [[0, 10, 20, 30, 40, 50]] * 2)  # before the trajectory
+    np.testing.assert_array_equal(metrics["step"], states.agent.step)
+    steps_seen_by_act = states.agent.trajectory.extras["step"]  # [S, U, T, N]
+    np.testing.assert_array_equal(steps_seen_by_act[0, :, :, 0].ravel(), np.arange(0, 60, 2))
+    assert states.step.dtype == np.int32
+
+
+def test_every_key_is_another(recorded):
+    states, _ = recorded
+    extras = states.agent.trajectory.extras
+    for name in ("drawn", "acted"):
+        values = extras[name].ravel()
+        assert len(np.unique(values)) == len(values) == 2 * NUM_UPDATES * 10, name
+    assert not set(extras["drawn"].ravel()) & set(extras["acted"].ravel())
+
+
+def test_episode_metrics_against_a_count_by_hand(recorded):
+    _, metrics = recorded
+    steps = by_hand(5 * NUM_UPDATES).reshape(NUM_UPDATES, 5, 3)
+    for i, rows in enumerate(steps):
+        lengths = [length for _, time, length in rows if time == length - 1]
+        returns = [length * (length + 1) / 2 for length in lengths]
+        expected = {
+            "episode_count": 2 * len(lengths),
+            "episode_return": np.mean(returns),
+            "episode_return_min": min(returns),
+            "episode_return_max": max(returns),
+            "episode_length": np.mean(lengths),
+            "episode_length_min": min(lengths),
+            "episode_length_max": max(lengths),
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name][:, i], value, rtol=1e-6, err_msg=f"{name} of update {i}")
+
+
+def test_updates_without_an_episodes_end():
+    """One step an update: most updates see no end; the return is then the last known, and all else is NaN."""
+    agent, env = recorder(2, 1), counting()
+    _, metrics = jax.jit(lambda key: train(key, agent, env, 2 * 9))(jax.random.key(0))
+    nan = np.nan  # the ends are at steps 2, 5 and 9
+    np.testing.assert_array_equal(metrics["episode_return"], [nan, 3, 3, 3, 6, 6, 6, 6, 10])
+    np.testing.assert_array_equal(metrics["episode_count"], [0, 2, 0, 0, 2, 0, 0, 0, 2])
+    np.testing.assert_array_equal(metrics["episode_length"], [nan, 2, nan, nan, 3, nan, nan, nan, 4])
+    np.testing.assert_array_equal(metrics["episode_return_max"], [nan, 3, nan, nan, 6, nan, nan, nan, 10])
+    state, reduced = jax.jit(lambda key: train_interval(init_train(key, agent, env), agent, env, 1))(jax.random.key(0))
+    assert np.isnan(reduced["episode_return"])
+    assert np.isnan(reduced["episode_return_min"])
+    assert reduced["episode_count"] == 0
+    assert np.isnan(state.last_return)
+
+
+# ---------------------------------------------------------------- intervals, and what is not finite
+
+
+def test_an_interval_is_its_steps(recorded):
+    states, metrics = recorded
+    agent, env = recorder(), counting()
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    @jax.jit
+    def run(updates):
+        start = jax.vmap(lambda key: init_train(key, agent, env))(keys)
+        return jax.vmap(lambda state: train_interval(state, agent, env, updates))(start)
+
+    for n in (1, 4, NUM_UPDATES):  # one compiled program for all
+        state, reduced = jax.device_get(run(n))
+        expected = jax.tree.map(lambda x: x[:, n - 1], states)
+        jax.tree.map(np.testing.assert_array_equal, state._replace(key=0), expected._replace(key=0))
+        for name in ("loss", "step"):
+            np.testing.assert_allclose(reduced[name], metrics[name][:, :n].mean(1), rtol=1e-6)
+        counts = metrics["episode_count"][:, :n]
+        np.testing.assert_array_equal(reduced["episode_count"], counts.sum(1))
+        for name in ("episode_return", "episode_length"):
+            mean = (metrics[name][:, :n] * counts).sum(1) / counts.sum(1)
+            np.testing.assert_allclose(reduced[name], mean, rtol=1e-6)
+            np.testing.assert_array_equal(reduced[f"{name}_min"], metrics[f"{name}_min"][:, :n].min(1))
+            np.testing.assert_array_equal(reduced[f"{name}_max"], metrics[f"{name}_max"][:, :n].max(1))
+
+
+def test_first_bad_step():
+    """A seed is marked with the step after its first bad update, for good, while the others go on."""
+    env = counting()
+    bad_from, bad_until = jnp.array([0, 20, 30, 99]), jnp.array([99, 99, 40, 999])
+
+    def run(first, last, value):
+        agent = recorder(loss_at=lambda step: jnp.where((step >= first) & (step < last), value, 1.0))
+
+        def body(state, _):
+            state, metrics = train_step(state, agent, env)
+            return state, (state.first_bad_step, metrics["loss"])
+
+        return jax.lax.scan(body, init_train(jax.random.key(0), agent, env), length=5)[1]
+
+    marks, losses = jax.jit(jax.vmap(run))(bad_from, bad_until, jnp.array([jnp.nan, jnp.inf, jnp.nan, jnp.nan]))
+    expected = [[10] * 5, [-1, -1, 30, 30, 30], [-1, -1, -1, 40, 40], [-1] * 5]
+    np.testing.assert_array_equal(marks, expected)
+    np.testing.assert_array_equal(losses[3], 1.0)
+    assert losses[2, 4] == 1.0  # finite again, and still marked
+
+
+def test_first_bad_step_of_parameters():
+    """Parameters are looked at when an interval ends."""
+
+    def run(first):
+        agent = recorder(weight_at=lambda step: jnp.where(step >= first, jnp.nan, 1.0))
+        state, _ = train_interval(init_train(jax.random.key(0), agent, counting()), agent, counting(), 3)
+        return state.first_bad_step
+
+    np.testing.assert_array_equal(jax.jit(jax.vmap(run))(jnp.array([0, 20, 30])), [30, 30, -1])
+
+
+@pytest.mark.parametrize(
+    "num_steps, words",
+    [
+        (9, ["num_steps=9", "recorder", "2 * 5 = 10"]),
+        (0, ["num_steps=0"]),
+        (-1, ["num_steps=-1"]),
+        (2**31, ["2**31 - 1"]),
+    ],
+)
+def test_too_few_or_too_many_steps(num_steps, words):
+    with pytest.raises(JaxrlError) as error:
+        train(jax.random.key(0), recorder(), counting(), num_steps)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_an_incomplete_update_is_left_out():
+    assert loop.num_updates(recorder(), 10) == 1
+    assert loop.num_updates(recorder(), 29) == 2
+    metrics = jax.eval_shape(lambda key: train(key, recorder(), counting(), 29), jax.random.key(0))[1]
+    assert metrics["episode_return"].shape == (2,)
+
+
+# ---------------------------------------------------------------- the real agents
+
+POLICY = make("jaxrl/Probe-policy-v0")
+SMALL = {
+    "ppo": {"num_envs": 2, "rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (8,)},
+    "dqn": {
+        "num_envs": 2,
+        "rollout_length": 2,
+        "replay_size": 16,
+        "batch_size": 4,
+        "warmup_steps": 8,
+        "target_update_every": 8,
+        "gradient_steps": 2,
+        "hidden_sizes": (8,),
+    },
+}
+SMALLEST = {  # operation by operation, each new shape is a compilation
+    "ppo": {"rollout_length": 2, "num_epochs": 1, "num_minibatches": 1, "hidden_sizes": (2,)},
+    "dqn": {"rollout_length": 1, "gradient_steps": 1, "hidden_sizes": (2,)},
+}
+CONSTRUCTORS = {"ppo": ppo, "dqn": dqn}
+
+
+def small(name, **arguments):
+    return CONSTRUCTORS[name](**(SMALL[name] | arguments))
+
+
+HYPER_PARAMETERS = {
+    "ppo": {
+        "learning_rate": [1e-3, 1e-2],
+        "gamma": [0.5, 0.9],
+        "gae_lambda": [0.3, 0.9],
+        "clip_eps": [0.1, 0.3],
+        "entropy_coef": [0.0, 0.1],
+        "value_coef": [0.5, 1.0],
+        "max_grad_norm": [0.1, 1.0],
+    },
+    "dqn": {
+        "learning_rate": [1e-3, 1e-2],
+        "gamma": [0.5, 0.9],
+        "epsilon_start": [1.0, 0.5],
+        "epsilon_final": [0.1, 0.2],
+        "tau": [0.5, 1.0],
+        "max_grad_norm": [0.1, 1.0],
+    },
+}
+KEYS = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(7), jnp.arange(3))
+CONFIGS = np.array([0, 1, 1])  # which column of the table above each of the three seeds takes
+NUM_STEPS = 64
+agents = pytest.mark.parametrize("name", SMALL)
+
+
+class Run(NamedTuple):
+    """What training made of a seed, or of several."""
+
+    start: object
+    state: loop.TrainState
+    metrics: dict
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Three seeds with traced hyper-parameters together, twice, and the second one alone with constants."""
+    cache = {}
+
+    def get(name) -> tuple[Run, Run, Run]:
+        def run(values, key):
+            agent = small(name, **values)
+            start = init_train(key, agent, POLICY).agent.params
+            return Run(start, *train(key, agent, POLICY, NUM_STEPS))
+
+        if name not in cache:
+            grid = {k: jnp.array(v)[CONFIGS] for k, v in HYPER_PARAMETERS[name].items()}
+            together = jax.jit(jax.vmap(run))
+            constants = {k: v[1] for k, v in HYPER_PARAMETERS[name].items()}
+            alone = jax.jit(lambda key: run(constants, key))
+            results = together(grid, KEYS), together(grid, KEYS), alone(KEYS[1])
+            bare = (r._replace(state=r.state._replace(key=jax.random.key_data(r.state.key))) for r in results)
+            cache[name] = tuple(jax.device_get(tuple(bare)))
+        return cache[name]
+
+    return get
+
+
+@agents
+def test_together_and_alone(name, runs):
+    """Seeds and traced hyper-parameters under `vmap` train as each does alone, with constants: the same draws, and
+    floats that differ by rounding only, since batched products sum in another order."""
+    together, _, alone = runs(name)
+    assert alone.metrics["episode_return"].shape == (NUM_STEPS // (8 if name == "ppo" else 4),)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-5), together, alone)
+
+
+@agents
+def test_the_same_seed_and_another(name, runs):
+    together, again, _ = runs(name)
+    jax.tree.map(np.testing.assert_array_equal, together, again)  # bit for bit
+    kernels = [x for x in jax.tree.leaves(together.state.agent.params) if x.ndim == 3]
+    assert min(np.abs(x[1] - x[2]).max() for x in kernels) > 1e-3
+    returns = together.metrics["episode_return"]
+    assert not np.array_equal(returns[1], returns[2])
+    assert (together.state.first_bad_step == -1).all()
+
+
+@agents
+def test_training_moves_every_parameter(name, runs):
+    run, *_ = runs(name)
+    moved = jax.tree.map(
+        lambda x, y: np.abs(x - y).max(axis=tuple(range(1, x.ndim))), run.state.agent.params, run.start
+    )
+    assert min(x.min() for x in jax.tree.leaves(moved)) > 1e-6
+
+
+@agents
+def test_step_stays_unbatched_over_seeds(name):
+    """`out_axes=None` refuses what is batched; and what branches on the step is still a branch."""
+    agent = small(name)
+
+    def final_steps(key):
+        state, _ = train(key, agent, POLICY, NUM_STEPS)
+        interval, _ = train_interval(state, agent, POLICY, 2)
+        return state.step, interval.step
+
+    one = str(jax.make_jaxpr(final_steps)(KEYS[0]))
+    many = str(jax.make_jaxpr(jax.vmap(final_steps, out_axes=None))(KEYS))
+    assert many.count("cond[") == one.count("cond[")
+    if name == "dqn":
+        assert one.count("cond[") >= 4  # the warm-up and the target network, in `train` and in `train_interval`
+
+
+@agents
+def test_a_state_goes_on_with_an_agent_made_anew(name, runs):
+    """The state that comes out of a trace over hyper-parameters holds no tracer, and enters another trace."""
+    grid = {k: jnp.array(v) for k, v in HYPER_PARAMETERS[name].items()}
+
+    def begin(values, key):
+        return init_train(key, small(name, **values), POLICY)
+
+    def go_on(values, state):
+        return train_interval(state, small(name, **values), POLICY, 1)[0]
+
+    axes = loop.TrainState(0, 0, 0, 0, 0, None, 0, 0)
+    state = jax.eval_shape(jax.vmap(begin, out_axes=axes), grid, KEYS[:2])
+    again = jax.eval_shape(jax.vmap(go_on, (0, axes), axes), grid, state)
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), again) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+
+@pytest.mark.parametrize("name", ["dqn", pytest.param("ppo", marks=pytest.mark.slow)])  # 400 small compilations
+def test_jit_equals_eager(name):
+    agent = small(name, **SMALLEST[name])
+
+    def run(key):
+        state = init_train(key, agent, POLICY)._replace(step=jnp.int32(8))  # past the warm-up
+        state, metrics = train_step(state, agent, POLICY)
+        return state._replace(key=0), metrics
+
+    key = jax.random.key(3, impl="unsafe_rbg")  # one operation a draw: eager Threefry would take most of the time
+    compiled = jax.jit(run)(key)
+    with jax.disable_jit():
+        eager = run(key)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), compiled, eager)
+
+
+def train_and_evaluate(name):
+    agent = small(name)
+
+    def run(key):
+        key, other = jax.random.split(key)
+        state, metrics = train(key, agent, POLICY, NUM_STEPS)
+        state, _ = train_interval(state, agent, POLICY, 2)
+        return metrics, evaluate(other, agent, state.agent, POLICY, 3)
+
+    return run
+
+
+@agents
+def test_no_key_is_used_twice(name):
+    with jax.debug_key_reuse(True):
+        jax.jit(train_and_evaluate(name)).lower(jax.random.key(0))
+
+
+def test_the_check_of_keys_sees_one_used_twice():
+    agent = small("ppo")
+
+    def act(state, memory, obs, key, step, explore=True):
+        jax.random.uniform(key)
+        return agent.act(state, memory, obs, key, step, explore)
+
+    careless = agent._replace(act=act)
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        jax.jit(lambda key: train(key, careless, POLICY, NUM_STEPS)).lower(jax.random.key(0))
+
+
+# ---------------------------------------------------------------- truncation against termination
+
+
+def test_truncation_is_not_termination():
+    """Reward 1 for ever, cut off after 5 steps: the value is 1 / (1 - gamma) = 10. An environment that calls the cut
+    a termination has V = 1 + 0.8 gamma V, on average over the steps that look alike: 3.57."""
+    gamma = 0.9
+    inner = make("jaxrl/Probe-truncation-v0")
+
+    def run(mistaken, key):
+        def step(key, state, action):
+            state, obs, outcome = inner.step(key, state, action)
+            cut = outcome.truncated
+            return state, obs, outcome._replace(terminated=cut & mistaken, truncated=cut & ~mistaken)
+
+        agent = ppo(
+            gamma=gamma, learning_rate=0.02, hidden_sizes=(8,), num_envs=2, rollout_length=15, num_epochs=4,
+            num_minibatches=1, clip_value_loss=False, max_grad_norm=10.0,
+        )  # fmt: skip
+        env = Env(inner.reset, step, inner.spec)
+        state, _ = train(key, agent, env, 150 * 30)
+        critic = ActorCritic(MLP((8,)), MLP((8,)), env.spec.action_space)
+        return critic.apply(state.agent.params, jnp.ones(1), method="value")
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    run_all = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
+    right, wrong = run_all(jnp.array([False, True]), keys)
+    np.testing.assert_allclose(right, 10.0, atol=0.5)
+    assert (wrong < 5.0).all()
