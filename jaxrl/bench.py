@@ -160,13 +160,14 @@ def _table(rows: list[dict[str, Any]], peer_name: str) -> Any:
     for name in ("agent", "seeds", "steps/s", "compile", "memory", f"{peer_name} steps/s", "compile", "ratio"):
         table.add_column(name, justify="right")
     for row in rows:
-        peer = row.get("peer")
-        table.add_row(
-            row["agent"], str(row["seeds"]), f"{row['steps_per_second']:,.0f}", f"{row['compile_seconds']:.1f} s",
-            f"{row['memory_bytes'] / 2**20:,.1f} MiB",
-            *((f"{peer['steps_per_second']:,.0f}", f"{peer['compile_seconds']:.1f} s", f"{row['ratio']:.2f}") if peer else ()),
-        )  # fmt: skip
+        ours, peer = _speed(row), _speed(row["peer"]) if "peer" in row else ("", "")
+        memory, ratio = f"{row['memory_bytes'] / 2**20:,.1f} MiB", f"{row['ratio']:.2f}" if "ratio" in row else ""
+        table.add_row(row["agent"], str(row["seeds"]), *ours, memory, *peer, ratio)
     return table
+
+
+def _speed(measured: dict[str, Any]) -> tuple[str, str]:
+    return f"{measured['steps_per_second']:,.0f}", f"{measured['compile_seconds']:.1f} s"
 
 
 def _main():

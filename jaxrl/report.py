@@ -59,8 +59,8 @@ def _announce(console: Console, ready: Ready, index: int, program: Program, done
     console.print(
         f"{number}[bold]{job.agent}[/] on [bold]{job.env}[/], {grid}{job.seeds} seed{'s' * (job.seeds > 1)}, "
         f"{job.num_steps:,} steps each\n"
-        f"{devices} {platform} device{'s' * (devices > 1)}, {-(-program.num_rows // devices)} runs on each; compiled in "
-        f"{program.compile_seconds:.1f} s; needs about {format_bytes(program.memory_bytes)}",
+        f"{devices} {platform} device{'s' * (devices > 1)}, {-(-program.num_rows // devices)} runs on each; "
+        f"compiled in {program.compile_seconds:.1f} s; needs about {format_bytes(program.memory_bytes)}",
         highlight=False,
     )
     if done:

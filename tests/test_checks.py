@@ -26,7 +26,7 @@ def test_accepts(check):
 
 
 @pytest.mark.parametrize(
-    "check, value, accepted",
+    ("check", "value", "accepted"),
     [
         (lambda: checks.number("f", 0, 1, ok=0.5, bad=1.5), "1.5", "a number in [0, 1]"),
         (lambda: checks.number("f", 0, 1, bad=-0.1), "-0.1", "a number in [0, 1]"),

@@ -251,7 +251,7 @@ def test_first_bad_step_of_parameters():
 
 
 @pytest.mark.parametrize(
-    "num_steps, words",
+    ("num_steps", "words"),
     [
         (9, ["num_steps=9", "recorder", "2 * 5 = 10"]),
         (0, ["num_steps=0"]),

@@ -41,7 +41,7 @@ def test_mlp_against_numpy():
 
 
 @pytest.mark.parametrize(
-    "name, at_minus_one", [("tanh", -0.76159), ("relu", 0), ("elu", -0.63212), ("swish", -0.26894)]
+    ("name", "at_minus_one"), [("tanh", -0.76159), ("relu", 0), ("elu", -0.63212), ("swish", -0.26894)]
 )
 def test_activations(name, at_minus_one):
     assert float(networks.ACTIVATIONS[name](jnp.float32(-1.0))) == pytest.approx(at_minus_one, abs=1e-4)
@@ -72,7 +72,7 @@ def test_make_torso_chooses():
 
 
 @pytest.mark.parametrize(
-    "case, words",
+    ("case", "words"),
     [
         (lambda: networks.make_torso("ppo", spec(), "rnn", (8,), "tanh"), ["ppo: torso='rnn'", "auto, mlp, cnn"]),
         (

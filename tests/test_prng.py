@@ -49,7 +49,7 @@ def stock(keys):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(draws))(keys))
 
 
-@pytest.mark.parametrize("key, counter, answer", KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
+@pytest.mark.parametrize(("key", "counter", "answer"), KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
 def test_known_answers(key, counter, answer):
     block = prng._threefry(jnp.array(key, jnp.uint32), *map(jnp.uint32, counter))
     assert tuple(int(x) for x in block) == answer

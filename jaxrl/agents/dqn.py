@@ -162,9 +162,8 @@ def dqn(
         def learn(carry: tuple[PyTree, PyTree], key: Key):
             params, opt_state = carry
             batch = replay.sample(memory, key, seen).items
-            (value, q), grads = jax.value_and_grad(td_loss, has_aux=True)(
-                params, state.target_params, batch, state.spec
-            )
+            gradient = jax.value_and_grad(td_loss, has_aux=True)
+            (value, q), grads = gradient(params, state.target_params, batch, state.spec)
             updates, opt_state = optimizer.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), (value, q)
 

@@ -105,8 +105,7 @@ def test_update_against_numpy(updates, name):
     errors = []
     for i in range(NUM_ROWS):
         online, target, result = (
-            flat(jax.tree.map(lambda x: x[i], params))
-            for params in (before.params, before.target_params, after.params)
+            flat(jax.tree.map(lambda x: x[i], params)) for params in (before.params, before.target_params, after.params)
         )
         row = (rows.obs[i], rows.action[i], rows.reward[i], rows.terminated[i], rows.next_obs[i])
         loss, q, expected = reference_update(online, target, row, **CASES[name], **COMMON)
@@ -119,12 +118,9 @@ def test_update_against_numpy(updates, name):
     assert max(errors) > 0.6
 
 
-def test_the_cases_differ(updates):
-    """The rows tell single from double, and a truncated transition bootstraps where a terminated one does not."""
+def test_the_rows_tell_single_from_double(updates):
     single, double = updates["single squared"][2]["loss"], updates["double squared"][2]["loss"]
-    terminated = transitions().terminated
-    np.testing.assert_array_equal(single[terminated], double[terminated])
-    assert (np.abs(single - double)[~terminated] > 1e-3).sum() >= 2
+    assert (np.abs(single - double) > 0.02).sum() >= 2
 
 
 # ---------------------------------------------------------------- what happens when, in environment steps
@@ -269,10 +265,10 @@ def test_bad_arguments(bad):
 
 
 @pytest.mark.parametrize(
-    "case, words",
+    ("case", "words"),
     [
         (lambda: dqn(hidden_sizes=(8, 0)), ["dqn: hidden_sizes[1]=0"]),
-        (lambda: dqn(replay_size=100, num_envs=3), ["dqn: replay_size=100", "a multiple of", "= 3"]),
+        (lambda: dqn(replay_size=100, num_envs=3), ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "3"]),
         (lambda: dqn(replay_size=100, batch_size=128), ["batch_size=128", "100"]),
         (lambda: dqn(torso="rnn").init(jax.random.key(0), SPEC), ["dqn: torso='rnn'"]),
         (

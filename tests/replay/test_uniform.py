@@ -121,7 +121,7 @@ def test_the_write_stays_a_slice_over_seeds():
 
 
 @pytest.mark.parametrize(
-    "case, message",
+    ("case", "message"),
     [
         (lambda: uniform(capacity=0, batch_size=1), "capacity=0"),
         (lambda: uniform(capacity=4.0, batch_size=1), "capacity=4.0"),
