@@ -1,0 +1,404 @@
+"""PPO: updates against NumPy in float64, what a minibatch holds, how it acts, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxrl import JaxrlError, init_train, make, ppo, train_step
+from jaxrl.agents.ppo import to_action_space
+from jaxrl.types import Discrete, Spec, Transition, box
+
+DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
+CONTINUOUS = DISCRETE._replace(action_space=box([-2, 0], [2, 4], (2,)))
+SPECS = {"discrete": DISCRETE, "continuous": CONTINUOUS}
+LENGTH, NUM_ENVS = 4, 4
+
+# ---------------------------------------------------------------- an update, against NumPy in float64
+
+
+def flat(params):
+    """The parameters as one float64 vector, and a function that undoes it."""
+    leaves, structure = jax.tree.flatten(params["params"])
+    sizes = np.cumsum([x.size for x in leaves])[:-1]
+    shapes = [x.shape for x in leaves]
+
+    def unflat(vector):
+        parts = np.split(vector, sizes)
+        return jax.tree.unflatten(structure, [x.reshape(s) for x, s in zip(parts, shapes, strict=True)])
+
+    return np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves]), unflat
+
+
+def dense(layer, x):
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def value_of(params, obs):
+    torso = params.get("critic_torso", params["torso"])
+    return dense(params["value_head"], np.tanh(dense(torso["Dense_0"], obs)))[..., 0]
+
+
+def log_prob_and_entropy(params, obs, action):
+    output = dense(params["policy_head"], np.tanh(dense(params["torso"]["Dense_0"], obs)))
+    if "log_std" not in params:
+        log_probs = output - np.log(np.exp(output).sum(-1, keepdims=True))
+        chosen = np.take_along_axis(log_probs, action[..., None], -1)[..., 0]
+        return chosen, -(np.exp(log_probs) * log_probs).sum(-1)
+    log_std = params["log_std"]
+    log_density = -0.5 * ((action - output) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+    entropy = (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum() * np.ones(len(obs))
+    return log_density.sum(-1), entropy
+
+
+def slow_gae(rows, values, next_values, gamma, lambda_):
+    advantages = np.zeros_like(values)
+    for n in range(values.shape[1]):
+        following = 0.0
+        for t in reversed(range(len(values))):
+            bootstrap = 0.0 if rows.terminated[t, n] else gamma * next_values[t, n]
+            delta = rows.reward[t, n] + bootstrap - values[t, n]
+            ended = rows.terminated[t, n] or rows.truncated[t, n]
+            following = delta + (0.0 if ended else gamma * lambda_ * following)
+            advantages[t, n] = following
+    return advantages
+
+
+def objective(params, data, case):
+    """The loss of Schulman et al. (2017), equation 9 with the sign turned, and what is reported of it."""
+    obs, action, old_log_prob, old_value, advantage, target = data
+    clip_eps = case["clip_eps"]
+    log_prob, entropy = log_prob_and_entropy(params, obs, action)
+    value = value_of(params, obs)
+    if case["normalize_advantage"]:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    ratio = np.exp(log_prob - old_log_prob)
+    surrogates = []
+    for r, a in zip(ratio, advantage, strict=True):
+        surrogates.append(min(r, 1 + clip_eps) * a if a > 0 else max(r, 1 - clip_eps) * a)
+    errors = (value - target) ** 2
+    if case["clip_value_loss"]:
+        errors = np.maximum(errors, (old_value + np.clip(value - old_value, -clip_eps, clip_eps) - target) ** 2)
+    metrics = {
+        "policy_loss": -np.mean(surrogates),
+        "value_loss": np.mean(errors) / 2,
+        "entropy": np.mean(entropy),
+        "approx_kl": np.mean(ratio - 1 - np.log(ratio)),
+        "clip_fraction": np.mean((ratio < 1 - clip_eps) | (ratio > 1 + clip_eps)),
+    }
+    total = metrics["policy_loss"] + case["value_coef"] * metrics["value_loss"]
+    return total - case["entropy_coef"] * metrics["entropy"], metrics
+
+
+def reference_update(params, rows, case):
+    """An update with one minibatch an epoch: its metrics, and the parameters after it, as a vector."""
+    vector, unflat = flat(params)
+    rows = jax.tree.map(lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else np.asarray(x), rows)
+    values, next_values = value_of(unflat(vector), rows.obs), value_of(unflat(vector), rows.next_obs)
+    advantages = slow_gae(rows, values, next_values, case["gamma"], case["gae_lambda"])
+    targets = advantages + values
+    data = (rows.obs, rows.extras["policy_action"], rows.extras["log_prob"], values, advantages, targets)
+    data = [x.reshape(LENGTH * NUM_ENVS, *x.shape[2:]) for x in data]
+    m, v, reports = np.zeros_like(vector), np.zeros_like(vector), []
+    for step in range(1, case["num_epochs"] + 1):
+        reports.append(objective(unflat(vector), data, case)[1])
+        grads, width = np.zeros_like(vector), 1e-6
+        for i, unit in enumerate(np.eye(len(vector)) * width):
+            above, below = (objective(unflat(vector + sign * unit), data, case)[0] for sign in (1, -1))
+            grads[i] = (above - below) / (2 * width)
+        grads *= min(1.0, case["max_grad_norm"] / np.linalg.norm(grads))
+        m, v = 0.9 * m + 0.1 * grads, 0.999 * v + 0.001 * grads**2
+        direction = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-5)
+        vector = vector - case["learning_rate"] * direction
+    metrics = {name: np.mean([report[name] for report in reports]) for name in reports[0]}
+    metrics["explained_variance"] = 1 - np.var(targets - values) / np.var(targets)
+    return metrics, vector
+
+
+COMMON = {"gamma": 0.8, "gae_lambda": 0.6, "clip_eps": 0.15, "learning_rate": 0.1, "num_epochs": 3}
+COMMON |= {"entropy_coef": 0.2, "value_coef": 0.7}
+CASES = {
+    "clip, normalize": {"clip_value_loss": True, "normalize_advantage": True, "max_grad_norm": 100.0},
+    "neither": {"clip_value_loss": False, "normalize_advantage": False, "max_grad_norm": 0.3},
+    "shared, clip": {
+        "clip_value_loss": True, "normalize_advantage": False, "max_grad_norm": 0.3, "shared_torso": True
+    },
+}  # fmt: skip
+COMBINATIONS = [
+    ("discrete", "clip, normalize"),
+    ("discrete", "neither"),
+    ("continuous", "shared, clip"),
+    ("continuous", "neither"),
+]
+
+
+def fake_trajectory(kind, log_prob_of):
+    """Random steps, with both kinds of ends; the old log-probabilities are off, so that ratios leave the clip."""
+    rng = np.random.default_rng(1)
+    lead = (LENGTH, NUM_ENVS)
+    obs = rng.uniform(-1, 1, (*lead, 2)).astype(np.float32)
+    policy_action = rng.integers(0, 3, lead) if kind == "discrete" else rng.normal(size=(*lead, 2)).astype(np.float32)
+    ends = rng.integers(0, 6, lead)  # 0: terminated, 1: truncated
+    log_prob = log_prob_of(obs, policy_action) + rng.uniform(-0.5, 0.5, lead)
+    return Transition(
+        obs=obs,
+        action=np.full_like(policy_action, 2),  # what the environment got; the loss must not look at it
+        reward=rng.normal(size=lead).astype(np.float32),
+        terminated=ends == 0,
+        truncated=ends == 1,
+        next_obs=rng.uniform(-1, 1, (*lead, 2)).astype(np.float32),
+        extras={"policy_action": policy_action, "log_prob": log_prob.astype(np.float32)},
+    )
+
+
+def agent_of(case, **changes):
+    sizes = {"num_envs": NUM_ENVS, "rollout_length": LENGTH, "num_minibatches": 1, "hidden_sizes": (3,)}
+    return ppo(**(sizes | COMMON | CASES[case] | changes))
+
+
+@pytest.fixture(scope="module")
+def updates():
+    """Every combination, out of one compiled call: the trajectory, and parameters and metrics of the update."""
+    states, trajectories = {}, {}
+    for kind, case in COMBINATIONS:
+        state = jax.jit(agent_of(case).init, static_argnums=1)(jax.random.key(0), SPECS[kind])
+        # heads of some size: the policy's initial scale of 0.01 would leave nothing to see
+        state = state._replace(params=jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), state.params))
+        _, unflat = flat(state.params)
+        params = unflat(flat(state.params)[0])
+        states[kind, case] = state
+        trajectories[kind, case] = fake_trajectory(kind, lambda obs, action: log_prob_and_entropy(params, obs, action)[0])
+
+    @jax.jit
+    def run(states, trajectories):
+        def one(kind, case):
+            state, trajectory = states[kind, case], trajectories[kind, case]
+            after, metrics = agent_of(case).update(state, trajectory, jax.random.key(0), jnp.int32(0))
+            return after.params, metrics
+
+        return {combination: one(*combination) for combination in COMBINATIONS}
+
+    results = jax.device_get(run(states, trajectories))
+    return {c: (jax.device_get(states[c].params), trajectories[c], *results[c]) for c in COMBINATIONS}
+
+
+@pytest.mark.parametrize(("kind", "case"), COMBINATIONS)
+def test_update_against_numpy(updates, kind, case):
+    before, trajectory, after, metrics = updates[kind, case]
+    settings = COMMON | CASES[case]
+    expected_metrics, expected = reference_update(before, trajectory, settings)
+    assert set(metrics) == set(expected_metrics)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(flat(after)[0], expected, atol=2e-3)
+    assert np.median(np.abs(flat(after)[0] - flat(before)[0])) > 0.02
+    # What each flag does can be seen in these numbers.
+    for name in ("clip_value_loss", "normalize_advantage"):
+        other, _ = reference_update(before, trajectory, settings | {name: not settings[name]})
+        assert max(abs(other[k] - expected_metrics[k]) for k in other) > 5e-3, name
+    assert 0.1 < expected_metrics["clip_fraction"] < 0.95
+
+
+# ---------------------------------------------------------------- rows, and the learning rate
+
+
+def constant_trajectory(reward, lead):
+    """Steps of one episode each, so that with gamma 0 the target of a row is its own reward."""
+    ones = jnp.ones(lead, bool)
+    extras = {"policy_action": jnp.zeros(lead, jnp.int32), "log_prob": jnp.zeros(lead)}
+    obs = jnp.zeros((*lead, 2))
+    return Transition(obs, extras["policy_action"], reward, ones, ~ones, obs, extras)
+
+
+def test_every_row_once_an_epoch():
+    """With one outlier among the targets, the mean value loss of an epoch tells how often its row was used."""
+    lead, num_rows = (3, 4), 12
+    agent = ppo(num_envs=4, rollout_length=3, num_epochs=1, num_minibatches=4, learning_rate=1e-12, hidden_sizes=(2,))
+    state = agent.init(jax.random.key(0), DISCRETE)  # the biases are 0, so V(0) = 0
+
+    def value_loss(row, key):
+        trajectory = constant_trajectory(1000.0 * (jnp.arange(num_rows) == row).reshape(lead), lead)
+        return agent.update(state, trajectory, key, jnp.int32(0))[1]["value_loss"]
+
+    keys = jax.random.split(jax.random.key(1), 5)
+    losses = jax.jit(jax.vmap(jax.vmap(value_loss, (0, None)), (None, 0)))(jnp.arange(num_rows), keys)
+    np.testing.assert_allclose(losses, 0.5 * 1000.0**2 / num_rows, rtol=1e-4)
+
+
+def test_minibatches_are_drawn_anew():
+    """Another key shuffles otherwise: after an epoch of minibatches the parameters differ."""
+    agent = ppo(num_envs=4, rollout_length=3, num_epochs=1, num_minibatches=4, learning_rate=0.1, hidden_sizes=(2,))
+    state = agent.init(jax.random.key(0), DISCRETE)
+    rewards = jnp.arange(12.0).reshape(3, 4)
+
+    def bias(key):
+        after, _ = agent.update(state, constant_trajectory(rewards, (3, 4)), key, jnp.int32(0))
+        return after.params["params"]["value_head"]["bias"]
+
+    biases = jax.jit(jax.vmap(bias))(jax.random.split(jax.random.key(2), 6))
+    assert len(np.unique(biases)) > 3
+
+
+def test_the_annealed_learning_rate():
+    agent = ppo(
+        num_envs=4, rollout_length=3, num_epochs=1, num_minibatches=1, learning_rate=0.1, anneal_steps=24,
+        hidden_sizes=(2,),
+    )  # fmt: skip
+    state = agent.init(jax.random.key(0), DISCRETE)
+    trajectory = constant_trajectory(jnp.arange(12.0).reshape(3, 4), (3, 4))
+
+    def moved(step):
+        after, _ = agent.update(state, trajectory, jax.random.key(0), step)
+        return jnp.concatenate([jnp.ravel(y - x) for x, y in zip(*map(jax.tree.leaves, (state.params, after.params)), strict=True)])
+
+    full, half, last, *none = np.asarray(jax.jit(jax.vmap(moved))(jnp.array([0, 12, 23, 24, 1000])))
+    assert np.abs(full).max() > 0.05
+    np.testing.assert_allclose(half, full / 2, atol=1e-6)
+    np.testing.assert_allclose(last, full / 24, atol=1e-6)
+    np.testing.assert_array_equal(none, 0.0)
+
+
+# ---------------------------------------------------------------- acting
+
+
+def test_actions_keep_to_their_bounds():
+    """Drawn widely, what the environment gets lies within the bounds and reaches both; the loss keeps the raw draw."""
+    agent = ppo(hidden_sizes=(3,))
+    state = agent.init(jax.random.key(0), CONTINUOUS)
+    state.params["params"]["log_std"] = jnp.array([1.0, 0.0])
+    obs = jax.random.uniform(jax.random.key(1), (500, 2))
+    act = jax.jit(lambda key: agent.act(state, (), obs, key, 0))
+    action, memory, extras = act(jax.random.key(2))
+    space = CONTINUOUS.action_space
+    assert memory == ()
+    np.testing.assert_array_equal(action.min(0), space.low)
+    np.testing.assert_array_equal(action.max(0), space.high)
+    raw = np.asarray(extras["policy_action"])
+    np.testing.assert_allclose(action, np.clip(raw, -1, 1) * 2 + np.array([0, 2]), atol=1e-5)
+    _, unflat = flat(state.params)
+    log_prob, _ = log_prob_and_entropy(unflat(flat(state.params)[0]), np.asarray(obs, np.float64), raw)
+    np.testing.assert_allclose(extras["log_prob"], log_prob, rtol=1e-4, atol=1e-4)
+    assert abs(raw[:, 0].std() - np.e) < 0.4
+    assert abs(raw[:, 1].std() - 1) < 0.15
+
+
+def test_to_action_space():
+    policy = jnp.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [-9.0, 9.0], [0.5, -0.5]])
+    expected = [[-2, 0], [0, 2], [2, 4], [-2, 4], [1, 1]]
+    np.testing.assert_allclose(to_action_space(policy, CONTINUOUS.action_space), expected)
+    np.testing.assert_allclose(to_action_space(policy, box(-np.inf, np.inf, (2,))), policy)
+    half_bounded = to_action_space(policy, box([-np.inf, 0], np.inf, (2,)))
+    np.testing.assert_allclose(half_bounded, [[-1, 0], [0, 0], [1, 1], [-9, 9], [0.5, 0]])
+    assert to_action_space(jnp.int32(2), Discrete(3)) == 2
+
+
+def test_discrete_actions_are_drawn_from_the_policy():
+    agent = ppo(hidden_sizes=(3,))
+    state = agent.init(jax.random.key(0), DISCRETE)
+    state.params["params"]["policy_head"]["bias"] = jnp.log(jnp.array([0.2, 0.7, 0.1]))
+    state.params["params"]["policy_head"]["kernel"] *= 0.0
+    obs = jnp.ones((5000, 2))
+    action, _, extras = jax.jit(lambda key: agent.act(state, (), obs, key, 0))(jax.random.key(3))
+    counts = np.bincount(np.asarray(action), minlength=3)
+    assert scipy.stats.chisquare(counts, 5000 * np.array([0.2, 0.7, 0.1])).pvalue > 1e-3
+    np.testing.assert_allclose(np.exp(extras["log_prob"]), np.array([0.2, 0.7, 0.1])[action], rtol=1e-5)
+    np.testing.assert_array_equal(extras["policy_action"], action)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_greedy_actions_are_the_mode(kind):
+    agent, spec = ppo(hidden_sizes=(3,)), SPECS[kind]
+    state = agent.init(jax.random.key(0), spec)
+    obs = jax.random.uniform(jax.random.key(1), (50, 2), minval=-1.0)
+    _, unflat = flat(state.params)
+    params = unflat(flat(state.params)[0])
+    output = dense(params["policy_head"], np.tanh(dense(params["torso"]["Dense_0"], np.asarray(obs, np.float64))))
+    expected = output.argmax(-1) if kind == "discrete" else np.clip(output, -1, 1) * 2 + np.array([0, 2])
+    act = jax.jit(lambda key: agent.act(state, (), obs, key, 0, explore=False)[0])
+    for seed in (0, 1):
+        np.testing.assert_allclose(act(jax.random.key(seed)), expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_a_shared_torso_has_fewer_parameters():
+    def size(agent):
+        state = jax.eval_shape(lambda key: agent.init(key, DISCRETE), jax.random.key(0))
+        return sum(x.size for x in jax.tree.leaves(state.params))
+
+    torso, heads = 2 * 8 + 8, (8 * 3 + 3) + (8 + 1)
+    assert size(ppo(hidden_sizes=(8,))) == 2 * torso + heads
+    assert size(ppo(hidden_sizes=(8,), shared_torso=True)) == torso + heads
+
+
+def test_normalized_observations_and_rewards():
+    """Both run together, and what they scale by is part of the state."""
+    env = make("jaxrl/Probe-truncation-v0")
+    agent = ppo(
+        normalize_observations=True, normalize_rewards=True, num_envs=2, rollout_length=4, num_minibatches=2,
+        num_epochs=1, hidden_sizes=(2,),
+    )  # fmt: skip
+
+    def run(key):
+        state = init_train(key, agent, env)
+        return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=3)
+
+    state, metrics = jax.jit(run)(jax.random.key(0))
+    assert state.first_bad_step == -1
+    assert float(state.agent.statistics.count) == 3 * 8
+    np.testing.assert_allclose(state.agent.statistics.mean, [1.0])
+    assert float(state.agent.agent.statistics.mean) > 1  # of discounted returns, at most five rewards of 1
+    np.testing.assert_array_equal(metrics["episode_return"][1:], 5.0)  # raw
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"anneal_steps": -1},
+        {"anneal_steps": 10.0},
+        {"gamma": 1.01},
+        {"gae_lambda": -0.1},
+        {"clip_eps": 0},
+        {"entropy_coef": -0.01},
+        {"value_coef": -1},
+        {"max_grad_norm": 0.0},
+        {"num_envs": 0},
+        {"rollout_length": 0},
+        {"num_epochs": 0},
+        {"num_minibatches": 0},
+        {"activation": "sine"},
+    ],
+    ids=lambda bad: next(iter(bad)),
+)
+def test_bad_arguments(bad):
+    ((name, value),) = bad.items()
+    with pytest.raises(JaxrlError) as error:
+        ppo(**bad)
+    assert f"ppo: {name}={value!r} is not accepted" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (lambda: ppo(num_minibatches=3), ["ppo: num_minibatches=3", "num_envs * rollout_length", "512"]),
+        (lambda: ppo(hidden_sizes=(0,)), ["ppo: hidden_sizes[0]=0"]),
+        (lambda: ppo(torso="rnn").init(jax.random.key(0), DISCRETE), ["ppo: torso='rnn'"]),
+        (lambda: ppo(torso="cnn").init(jax.random.key(0), DISCRETE), ["ppo: torso='cnn'", "Fake-v0", "(2,)"]),
+        (
+            lambda: ppo().init(jax.random.key(0), DISCRETE._replace(obs_space=Discrete(4))),
+            ["ppo: Fake-v0", "Discrete(n=4)", "flatten_observations"],
+        ),
+    ],
+    ids=["minibatches", "hidden", "torso", "cnn", "integers"],
+)
+def test_other_errors(case, words):
+    with pytest.raises(JaxrlError) as error:
+        case()
+    assert all(word in str(error.value) for word in words), error.value

@@ -1,0 +1,138 @@
+"""Every agent on every probe environment, on several seeds: the values it finds, and what it does at the end.
+
+A new agent is one more row of `ROWS`. All probes and all seeds of a row run in one compiled program, in which an
+environment's index chooses among the probes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import dqn, evaluate, make, ppo, train
+from jaxrl.agents.dqn import QNetwork
+from jaxrl.agents.ppo import ActorCritic
+from jaxrl.networks import MLP
+from jaxrl.types import Agent, Box, Discrete, Env
+
+GAMMA = 0.8
+NUM_SEEDS = 8
+HIDDEN = (8,)
+TORQUE = make("jaxrl/Probe-action-v0", continuous=True).spec.action_space
+
+
+def q_value(params, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu"), 2).apply(params, obs).max(-1)
+
+
+def critic_value(params, obs, action_space):
+    return ActorCritic(MLP(HIDDEN), MLP(HIDDEN), action_space).apply(params, obs, method="value")
+
+
+class Row(NamedTuple):
+    """An agent to be probed.
+
+    Attributes:
+      agent: to be trained with gamma = `GAMMA`.
+      num_steps: for how long, in environment steps.
+      action_space: the probes' actions.
+      value: `value(params, obs [..., 1], action_space) -> [...]`, or None where the agent knows no values.
+      tolerance: of those values.
+    """
+
+    agent: Agent
+    num_steps: int
+    action_space: Discrete | Box
+    value: Callable | None
+    tolerance: float = 0.1
+
+
+PPO = ppo(
+    gamma=GAMMA, learning_rate=0.01, hidden_sizes=HIDDEN, num_envs=4, rollout_length=16, num_minibatches=2,
+    clip_value_loss=False, entropy_coef=0.0,
+)  # fmt: skip
+DQN = dqn(
+    gamma=GAMMA, learning_rate=0.01, hidden_sizes=HIDDEN, num_envs=4, batch_size=32, replay_size=1000,
+    warmup_steps=100, epsilon_decay_steps=1000, target_update_every=20,
+)  # fmt: skip
+ROWS = {
+    "ppo": Row(PPO, 8_000, Discrete(2), critic_value),
+    "ppo continuous": Row(PPO, 8_000, TORQUE, critic_value),
+    "dqn": Row(DQN, 4_000, Discrete(2), q_value),
+    "dqn double": Row(dqn(gamma=GAMMA, learning_rate=0.01, double=True, hidden_sizes=HIDDEN, num_envs=4, batch_size=32,
+                          replay_size=1000, warmup_steps=100, epsilon_decay_steps=1000, tau=0.1, target_update_every=4),
+                      4_000, Discrete(2), q_value),
+}  # fmt: skip
+
+# What is known of each probe: the value of some observations, and the return of the best policy.
+VALUES = {
+    "value": {1: 1},
+    "observation": {1: 1, -1: -1},
+    "discount": {0: GAMMA, 1: 1},
+    "truncation": {1: 1 / (1 - GAMMA)},  # and at most 2.8 where truncation is taken for termination
+}
+BEST = {"action": 1, "policy": 1}
+PROBES = (*VALUES, *BEST)
+
+
+def probe(name: str, action_space) -> Env:
+    continuous = {"continuous": True} if name in BEST and isinstance(action_space, Box) else {}
+    env = make(f"jaxrl/Probe-{name}-v0", **continuous)
+    return env._replace(spec=env.spec._replace(action_space=action_space))
+
+
+def one_of(envs: list[Env], index) -> Env:
+    """The environment of that index, which may be traced."""
+
+    def reset(key):
+        return jax.lax.switch(index, [env.reset for env in envs], key)
+
+    def step(key, state, action):
+        return jax.lax.switch(index, [env.step for env in envs], key, state, action)
+
+    return Env(reset, step, envs[0].spec._replace(id="jaxrl/Probes", max_steps=5))
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def outcome(request):
+    """A row, and after training: the values of -1, 0, 1 as `[probe, seed, 3]`, the greedy returns as `[probe, seed]`."""
+    row = ROWS[request.param]
+    envs = [probe(name, row.action_space) for name in PROBES]
+
+    def run(index, key):
+        env = one_of(envs, index)
+        train_key, evaluation_key = jax.random.split(key)
+        state, _ = train(train_key, row.agent, env, row.num_steps)
+        returns = evaluate(evaluation_key, row.agent, state.agent, env, 16)
+        obs = jnp.array([[-1.0], [0.0], [1.0]])
+        values = row.value(state.agent.params, obs, row.action_space) if row.value else jnp.zeros(3)
+        return values, returns.mean(), state.first_bad_step
+
+    keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
+    run_all = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
+    values, returns, bad = jax.device_get(run_all(jnp.arange(len(PROBES)), keys))
+    assert (bad == -1).all()
+    return row, values, returns
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_value(outcome, name):
+    row, values, _ = outcome
+    if row.value is None:
+        pytest.skip("knows no values")
+    for obs, expected in VALUES[name].items():
+        found = values[PROBES.index(name), :, [-1, 0, 1].index(obs)]
+        np.testing.assert_allclose(found, expected, atol=row.tolerance * max(1, expected), err_msg=f"V({obs})")
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_behaviour(outcome, name):
+    row, _, returns = outcome
+    found = returns[PROBES.index(name)]
+    if isinstance(row.action_space, Box):
+        assert (found > -0.02).all(), found  # the best is 0; the best constant action has -0.25 on "policy"
+    else:
+        assert (found == 1).all(), found
