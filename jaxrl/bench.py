@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def bench(
       peer_seeds: numbers of seeds at which the other framework is measured, too.
       rounds: how often the two take turns.
       repeats: timed runs each time; the fastest of all rounds counts.
-      devices: devices to spread the seeds over; 0 is all of them, and on a CPU one for each core.
+      devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
       out: JSON file to write.
     """
     from rich.console import Console
@@ -61,6 +62,11 @@ def bench(
 
     for agent in agents:
         checks.one_of("bench", SETTINGS, agents=agent)
+    for name, values in {"agents": agents, "seeds": seeds}.items():
+        if not values:
+            raise checks.JaxrlError(f"bench: {name} must hold one value at least")
+    if peer is not None and not (shlex.split(peer) and shutil.which(shlex.split(peer)[0])):
+        raise checks.JaxrlError(f"bench: peer={peer!r} is not accepted; it must begin with a program that is there")
     checks.integer("bench", rounds=rounds, repeats=repeats, **{f"seeds[{i}]": n for i, n in enumerate(seeds)})
     console = Console()
     rows = []
@@ -144,7 +150,14 @@ def _measure(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise checks.JaxrlError(f"{shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        measured = json.loads(done.stdout.strip().splitlines()[-1])
+        return measured | {name: float(measured[name]) for name in ("steps_per_second", "compile_seconds")}
+    except (IndexError, KeyError, ValueError, TypeError) as error:
+        raise checks.JaxrlError(
+            f"{shlex.join(command)} must print a line of JSON with steps_per_second and compile_seconds, not "
+            f"{done.stdout.strip()[-200:]!r}"
+        ) from error
 
 
 def _best(measured: list[dict[str, Any]]) -> dict[str, Any]:

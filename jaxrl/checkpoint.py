@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.checks import JaxrlError
@@ -24,15 +25,17 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       point: how many log intervals are done.
-      state: the training state, leaves as NumPy arrays until `restore` has placed them.
+      state: the training state.
       metrics: what was recorded so far, arrays `[config, seed, time]`.
-      facts: what else is known, JSON-able.
+      facts: what else is known, in JSON's types.
+      job: what was asked for, in JSON's types.
     """
 
     point: int
     state: PyTree
     metrics: dict[str, np.ndarray]
     facts: dict[str, Any]
+    job: dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -56,20 +59,21 @@ def save(opened: Any, checkpoint: Checkpoint):
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
             history=ocp.args.StandardSave({name: values.copy() for name, values in checkpoint.metrics.items()}),
-            facts=ocp.args.JsonSave(checkpoint.facts),
+            facts=ocp.args.JsonSave({"facts": checkpoint.facts, "job": checkpoint.job}),
         ),
     )
 
 
-def restore(opened: Any, like: PyTree) -> Checkpoint | None:
+def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None:
     """The newest checkpoint of a folder, placed on the devices as `like` says; None where there is none.
 
     Args:
       opened: the folder's manager.
       like: the state that is expected, leaves with shape, dtype and sharding.
+      job: what is asked for now; the checkpoint's must be the same.
 
     Raises:
-      JaxrlError: naming the folder, if the checkpoint is damaged or of another program.
+      JaxrlError: naming the folder, if the checkpoint is damaged, or of another job or program.
     """
     import orbax.checkpoint as ocp
 
@@ -86,8 +90,14 @@ def restore(opened: Any, like: PyTree) -> Checkpoint | None:
         )
         stored = {path: np.asarray(leaf) for path, leaf in items.state.items()}
         metrics = {name: np.array(values) for name, values in items.history.items()}
+        facts, stored_job = items.facts["facts"], dict(_entries(items.facts["job"]))
     except Exception as error:  # orbax, tensorstore, zarr and JSON each raise their own
         raise JaxrlError(f"{folder}: the checkpoint is damaged or not one of jaxrl's ({_first_line(error)})") from error
+    wanted_job = dict(_entries(job))
+    for name in stored_job | wanted_job:
+        before, now = stored_job.get(name), wanted_job.get(name)
+        if before != now:
+            raise JaxrlError(f"{folder}: the checkpoint is of another run: {name} was {before!r}, and now is {now!r}")
     expected = {path: jax.eval_shape(_raw, leaf) for path, leaf in _paths(like)}
     for path in expected.keys() | stored.keys():
         if path not in stored or path not in expected:
@@ -99,7 +109,16 @@ def restore(opened: Any, like: PyTree) -> Checkpoint | None:
                 f"{wanted.dtype}{list(wanted.shape)} is needed"
             )
     leaves = [_placed(stored[path], leaf) for path, leaf in _paths(like)]
-    return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, items.facts)
+    return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, facts, job)
+
+
+def _entries(job: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job's entries, with the entries of its dictionaries one by one."""
+    for name, value in job.items():
+        if isinstance(value, dict):
+            yield from _entries({f"{name}[{key!r}]": entry for key, entry in value.items()})
+        else:
+            yield name, value
 
 
 def _where(path: str, stored: dict[str, np.ndarray]) -> str:
@@ -125,5 +144,5 @@ def _raw(leaf: Any) -> Any:
 
 def _placed(values: np.ndarray, like: Any) -> jax.Array:
     if _is_key(like):
-        values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(like))
+        values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
     return jax.device_put(values, like.sharding)

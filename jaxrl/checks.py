@@ -70,7 +70,7 @@ def number(owner: str, low: float = -math.inf, high: float = math.inf, *, open_l
 
 
 def integer(owner: str, low: int = 1, **arguments: Any):
-    """Checks that each argument is a whole number, at least `low`.
+    """Checks that each argument is a whole number, at least `low`, and that an int32 holds it.
 
     Raises:
       JaxrlError: naming the argument, its value and what is accepted.
@@ -79,6 +79,8 @@ def integer(owner: str, low: int = 1, **arguments: Any):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or value < low:
             raise JaxrlError(f"{owner}: {name}={value} is not accepted; it must be a whole number, at least {low}")
+        if value >= 2**31:
+            raise JaxrlError(f"{owner}: {name}={value} is not accepted; it must be less than 2**31")
 
 
 def one_of(owner: str, accepted: Iterable[str], **arguments: Any):

@@ -12,12 +12,16 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 
+from jaxrl import checks
 from jaxrl.checks import JaxrlError, unknown_name
 
 if TYPE_CHECKING:
     from jaxrl.run import Job, Ready
+
+# What a run writes into its folder; its paths are listed at the end, and `--overwrite` deletes nothing else.
+RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard")
 
 DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
 
@@ -47,10 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxrlError as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 2
+    except SystemExit as exit:  # tyro's: it has printed help, or which option was wrong
+        return exit.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written: the message has all there is to say
+        print(f"jaxrl: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"jaxrl: out of memory; fewer seeds, smaller networks or replays need less ({error})", file=sys.stderr)
+        return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def _help():
@@ -81,9 +99,9 @@ class RunOptions:
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation, for each seed.
       checkpoint_every: environment steps between checkpoints; 0 is a tenth of the run.
-      devices: devices to spread the seeds over; 0 is all of them, and on a CPU one for each core.
+      devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
       tensorboard: whether to write TensorBoard files into the run's folder, too.
-      overwrite: whether to delete a run that is already in the folder.
+      overwrite: whether to delete a run that is already in the folder; other files stay.
     """
 
     env: str
@@ -115,8 +133,9 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     from jaxrl.agents import constructor
 
     if not words or words[0].startswith("-"):
-        _usage_of_train(command)
-        return 0 if words and words[0] in ("-h", "--help") else 2
+        asked = bool(words) and words[0] in ("-h", "--help")
+        _usage_of_train(command, sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     name, make_agent = words[0], constructor(words[0])
     options = _parse(words[1:], make_agent, f"jaxrl {command} {name}", axes)
     run_names = {field.name for field in dataclasses.fields(RunOptions)}
@@ -136,12 +155,12 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     return _execute(ready, run.out, _config(job, run.tensorboard))
 
 
-def _usage_of_train(command: str):
+def _usage_of_train(command: str, file: IO[str]):
     from rich.console import Console
 
     from jaxrl.agents import AGENTS
 
-    Console().print(
+    Console(file=file).print(
         f"usage: jaxrl {command} AGENT --env ID --num-steps N --out DIR ...\n\n"
         f"AGENT is one of: {', '.join(AGENTS)}\njaxrl {command} AGENT --help lists all options.",
         markup=False,
@@ -198,7 +217,10 @@ def use_devices(number: int):
         raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
     import jax
 
-    jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
+    try:
+        jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
+    except RuntimeError as error:  # only where something in the same process has used JAX already
+        raise JaxrlError(f"--devices {number} is not accepted; {error}") from error
 
 
 def _claim(out: pathlib.Path, overwrite: bool):
@@ -206,18 +228,29 @@ def _claim(out: pathlib.Path, overwrite: bool):
     if out.exists() and not out.is_dir():
         raise JaxrlError(f"--out {out} is a file; it must be a folder, or not there yet")
     if out.exists() and any(out.iterdir()):
-        if not (out / "config.json").exists():
+        if not _holds_run(out):
             raise JaxrlError(f"--out {out} is a folder with other things in it; choose another")
         if not overwrite:
             raise JaxrlError(
                 f"--out {out} holds a run already; choose another, delete it with --overwrite, "
                 f"or go on with it: jaxrl resume {out}"
             )
-        shutil.rmtree(out)
+        for name in RUN_FILES:
+            shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JaxrlError(f"--out {out} cannot be made: {error.strerror}") from error
+
+
+def _holds_run(folder: pathlib.Path) -> bool:
+    """Whether a folder's config.json is one of ours: others' programs have files of that name, too."""
+    from jaxrl.files import read_json
+
+    try:
+        return {"agent", "env", "num_steps", "hyper_parameters"} <= read_json(folder / "config.json").keys()
+    except JaxrlError:
+        return False
 
 
 def _config(job: Job, tensorboard: bool) -> dict[str, Any]:
@@ -233,14 +266,18 @@ def _read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     from jaxrl.files import read_json
 
     path = out / "config.json"
+    if not path.is_file():
+        reason = "it has no config.json" if out.is_dir() else "there is no such folder"
+        raise JaxrlError(f"{out} is not a run's folder: {reason}")
     config = read_json(path)
     from jaxrl.run import Job, prepare
 
-    names = {field.name for field in dataclasses.fields(Job)}
-    if missing := sorted((names | {"num_devices", "tensorboard"}) - config.keys()):
-        raise JaxrlError(f"{path} is not the configuration of a run: {', '.join(missing)} missing")
+    kinds = get_type_hints(Job)
+    for name, kind in (kinds | {"num_devices": int, "tensorboard": bool}).items():
+        if not isinstance(config.get(name), get_origin(kind) or kind):
+            raise JaxrlError(f"{path} is not the configuration of a run: {name} is {config.get(name, 'missing')}")
     use_devices(config["num_devices"])
-    job = Job(**{name: config[name] for name in names})
+    job = Job(**{name: config[name] for name in kinds})
     make_agent = constructor(job.agent)
     parameters = inspect.signature(make_agent).parameters
     tuples = {k for k in job.hyper_parameters if k in parameters and isinstance(parameters[k].default, tuple)}
@@ -271,7 +308,9 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     results.save(out)
     plot_curve(results, out / "curve.png")
     console.print(results.table())
-    report.written(console, out)
+    for path in (out / name for name in RUN_FILES):
+        if path.exists():
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -329,8 +368,8 @@ def evaluate(words: list[str]) -> int:
         from jaxrl.results import Results
         from jaxrl.run import evaluations
 
-        if episodes < 1:
-            raise JaxrlError(f"--episodes {episodes} is not accepted; it must be at least 1")
+        checks.integer("evaluate", episodes=episodes)
+        checks.integer("evaluate", 0, draw=draw)
         ready, _ = _read_run(directory)
         configs = ready.plan.configs
         returns = np.zeros((len(configs), ready.job.seeds, 1))

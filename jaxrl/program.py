@@ -65,6 +65,18 @@ def is_axis(value: Any) -> bool:
     return isinstance(value, list) or (hasattr(value, "ndim") and value.ndim > 0)
 
 
+def axis_values(values: Any) -> list[Any]:
+    """An axis's values as Python's own numbers, text and the like, which JSON holds and one `repr` tells apart."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+
+
+def name_of(constructor: Constructor) -> str:
+    """The name of an agent's constructor, also of a `functools.partial` of one."""
+    return getattr(getattr(constructor, "func", constructor), "__name__", "agent")
+
+
 def float_arguments(constructor: Constructor) -> set[str]:
     """The hyper-parameters that may vary within one compiled program: those annotated `float`."""
     parameters = inspect.signature(constructor).parameters.values()
@@ -81,16 +93,19 @@ def plan(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> Plan:
     Raises:
       JaxrlError: for a hyper-parameter that the constructor does not know, an empty axis, or a value that it refuses.
     """
-    name, accepted = constructor.__name__, inspect.signature(constructor).parameters
+    name, accepted = name_of(constructor), inspect.signature(constructor).parameters
     for argument in hyper_parameters:
         if argument not in accepted:
             raise checks.unknown_name(f"hyper-parameter of {name}", argument, accepted)
-    axes = {
-        k: list(np.asarray(v).tolist() if hasattr(v, "ndim") else v) for k, v in hyper_parameters.items() if is_axis(v)
-    }
+    axes = {k: axis_values(v) for k, v in hyper_parameters.items() if is_axis(v)}
     for argument, values in axes.items():
         if not values:
             raise checks.JaxrlError(f"{name}: {argument}=[] is not accepted; it must hold one value at least")
+        if isinstance(accepted[argument].default, tuple) and not all(isinstance(v, list | tuple) for v in values):
+            raise checks.JaxrlError(
+                f"{name}: {argument}={values} is not accepted; it must be a tuple, such as "
+                f"{accepted[argument].default}, or a list of tuples, which is an axis"
+            )
     fixed = {k: v for k, v in hyper_parameters.items() if k not in axes}
     configs = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
     floats = float_arguments(constructor) & axes.keys()

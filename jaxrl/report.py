@@ -53,13 +53,14 @@ def progress(console: Console) -> Iterator[Listener]:
 def _announce(console: Console, ready: Ready, index: int, program: Program, done: int):
     job, configs = ready.job, len(ready.plan.groups[index].indices)
     devices = program.mesh.size
+    each = -(-program.num_rows // devices)
     platform = program.mesh.devices.flat[0].platform
     grid = f"{configs} configurations x " if configs > 1 else ""
     number = f"program {index + 1} of {len(ready.plan.groups)}: " if len(ready.plan.groups) > 1 else ""
     console.print(
         f"{number}[bold]{job.agent}[/] on [bold]{job.env}[/], {grid}{job.seeds} seed{'s' * (job.seeds > 1)}, "
         f"{job.num_steps:,} steps each\n"
-        f"{devices} {platform} device{'s' * (devices > 1)}, {-(-program.num_rows // devices)} runs on each; "
+        f"{devices} {platform} device{'s' * (devices > 1)}, {each} run{'s' * (each > 1)} on each; "
         f"compiled in {program.compile_seconds:.1f} s; needs about {format_bytes(program.memory_bytes)}",
         highlight=False,
     )
@@ -92,13 +93,6 @@ def tensorboard(folder: pathlib.Path) -> Iterator[Listener]:
                         writer(f"{home}seed_{seed}").add_scalar("episode_return", float(value), steps)
 
         yield Listener(interval=interval)
-
-
-def written(console: Console, out: pathlib.Path):
-    """The paths of what a run wrote."""
-    for name in ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard"):
-        if (out / name).exists():
-            console.print(f"  {out / name}", highlight=False, soft_wrap=True)
 
 
 def overview(console: Console):

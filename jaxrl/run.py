@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,20 @@ import numpy as np
 
 from jaxrl import checkpoint, checks
 from jaxrl.envs import make
+from jaxrl.files import json_text
 from jaxrl.loop import init_train, num_updates, steps_per_update
-from jaxrl.program import Constructor, Group, Plan, Program, compile_group, group_agent, is_axis, plan
+from jaxrl.program import (
+    Constructor,
+    Group,
+    Plan,
+    Program,
+    axis_values,
+    compile_group,
+    group_agent,
+    is_axis,
+    name_of,
+    plan,
+)
 from jaxrl.results import Results, diverged_seeds
 from jaxrl.statistics import final_return
 from jaxrl.types import Env
@@ -60,6 +73,11 @@ class Job:
     eval_every: int = 0
     eval_episodes: int = 10
     checkpoint_every: int = 0
+
+
+def in_json(job: Job) -> dict[str, Any]:
+    """A job in JSON's types, as it is read back from a file."""
+    return json.loads(json_text(dataclasses.asdict(job), "config"))
 
 
 class Ready(NamedTuple):
@@ -111,18 +129,20 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
         raise checks.JaxrlError(
             f"run: log_every={job.log_every} is not accepted; it must be at least the {longest} steps of one update"
         )
-    log_every = min(job.log_every or max(-(-job.num_steps // NUM_INTERVALS), longest), job.num_steps)
+    updates_each = -(-job.num_steps // (NUM_INTERVALS * longest))  # whole updates, so that `step` is exact
+    log_every = min(job.log_every or updates_each * longest, job.num_steps)
+    num_intervals, rest = divmod(job.num_steps, log_every)
     return Ready(
         job, constructor, env, grid, log_every,
         eval_every=job.eval_every or -(-job.num_steps // NUM_EVALUATIONS),
         checkpoint_every=job.checkpoint_every or -(-job.num_steps // NUM_CHECKPOINTS),
-        num_intervals=-(-job.num_steps // log_every),
+        num_intervals=num_intervals + (rest >= longest),  # a shorter rest might hold no update: the last one takes it
     )  # fmt: skip
 
 
 def steps_after(ready: Ready, intervals: int) -> int:
     """Environment steps of each seed at the end of that many log intervals."""
-    return min(intervals * ready.log_every, ready.job.num_steps)
+    return ready.job.num_steps if intervals >= ready.num_intervals else intervals * ready.log_every
 
 
 def _due(ready: Ready, interval: int, every: int) -> bool:
@@ -192,10 +212,11 @@ def _train_group(
     should_stop: Callable[[], bool],
 ) -> Record:
     group, per_update = ready.plan.groups[index], steps_per_update(program.agent)
+    job = {} if folder is None else in_json(ready.job)
     shape = (len(group.indices), ready.job.seeds)
     with contextlib.nullcontext() if folder is None else checkpoint.manager(folder) as opened:
-        found = checkpoint.restore(opened, program.shapes) if opened else None
-        start, state, metrics, facts = found or (0, program.init(), {}, {"run_seconds": 0.0})
+        found = checkpoint.restore(opened, program.shapes, job) if opened else None
+        start, state, metrics, facts, _ = found or (0, program.init(), {}, {"run_seconds": 0.0}, job)
         for listener in listeners:
             listener.compiled(ready, index, program, start)
         began, before = time.perf_counter(), facts["run_seconds"]
@@ -227,7 +248,7 @@ def _train_group(
                     "first_bad_step": np.asarray(state.first_bad_step)[: program.num_rows].reshape(shape).tolist(),
                 }
                 if opened:
-                    checkpoint.save(opened, checkpoint.Checkpoint(interval + 1, state, metrics, facts))
+                    checkpoint.save(opened, checkpoint.Checkpoint(interval + 1, state, metrics, facts, job))
                 if stopping and not last:
                     raise Interrupted
     return Record(metrics, facts)
@@ -317,9 +338,11 @@ def sweep(
         results = jaxrl.sweep(jaxrl.ppo, "CartPole-v1", num_steps=100_000, seeds=32, learning_rate=[3e-4, 1e-3])
         results.table()
     """
-    hyper_parameters = {k: (np.asarray(v).tolist() if is_axis(v) else v) for k, v in hyper_parameters.items()}
+    if not callable(constructor):
+        raise checks.JaxrlError(f"sweep: constructor={constructor!r} is not accepted; one is jaxrl.ppo, without a call")
+    hyper_parameters = {k: (axis_values(v) if is_axis(v) else v) for k, v in hyper_parameters.items()}
     job = Job(
-        constructor.__name__, env_id, num_steps, seeds, hyper_parameters, dict(env_params or {}), run_seed, log_every,
+        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, dict(env_params or {}), run_seed, log_every,
         eval_every, eval_episodes,
     )  # fmt: skip
     return execute(prepare(job, constructor))
@@ -344,7 +367,7 @@ def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -
         program = compile_for(ready, group, num_eval_episodes=num_episodes, parts=("evaluate",))
         folder = _checkpoints(out, index)
         with checkpoint.manager(folder) as opened:
-            found = checkpoint.restore(opened, program.shapes)
+            found = checkpoint.restore(opened, program.shapes, in_json(ready.job))
         if found is None:
             raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
         returns = np.asarray(program.evaluate(found.state, draw))[: program.num_rows]

@@ -27,22 +27,22 @@ def timed(max_steps=None, endless=False) -> Env:
 
 
 def noisy() -> Env:
-    """Episodes of one to eight steps; the length, the rewards and the first observation are drawn."""
+    """Four steps; the first has a reward of 10, 20, ..., 10,000, the reset's draw, the others have one of 0 to 1."""
 
     def reset(key):
-        length = jax.random.randint(key, (), 1, 9)
-        return (jnp.int32(0), length), jnp.float32(length)[None]
+        start = 10.0 * jax.random.randint(key, (), 1, 1001)
+        return (jnp.int32(0), start), jnp.zeros(1)
 
     def step(key, state, action):
-        time, length = state
+        time, start = state
         next_key, reward_key = jax.random.split(key)
-        ended = time + 1 >= length
-        (_, next_length), first = reset(next_key)
-        new = (jnp.where(ended, 0, time + 1), jnp.where(ended, next_length, length))
-        outcome = Outcome(jax.random.uniform(reward_key), ended, jnp.bool(False), first, {})
-        return new, first, outcome
+        ended = time + 1 >= 4
+        (_, next_start), obs = reset(next_key)
+        new = (jnp.where(ended, 0, time + 1), jnp.where(ended, next_start, start))
+        reward = jnp.where(time == 0, start, jax.random.uniform(reward_key))
+        return new, obs, Outcome(reward, ended, jnp.bool(False), obs, {})
 
-    return Env(reset, step, Spec("Noisy", box(0, 10, (1,)), Discrete(100), 8))
+    return Env(reset, step, Spec("Noisy", box(0, 10, (1,)), Discrete(100), 4))
 
 
 def numbered() -> Agent:
@@ -91,8 +91,11 @@ def test_over_seeds_and_alone():
     assert together.shape == (40, 6)
     for i in (0, 3):
         np.testing.assert_allclose(together[i], alone(keys[i]), rtol=1e-6)
-    assert len(np.unique(together)) == together.size  # each episode has draws of its own
-    assert abs(float(together.mean()) - 2.25) < 5 * 1.3 / np.sqrt(240)  # 4.5 steps of 0.5
+    first, others = np.divmod(together, 10.0)
+    assert len(np.unique(first)) > 150  # of 240 draws out of 1000, 213 differ on average
+    assert len(np.unique(others)) > 200  # each episode has draws of its own,
+    assert abs(others.mean() - 1.5) < 0.2
+    assert 0.15 < others.var() < 0.4  # and so has each step: 3 / 12, where one draw thrice would have 9 / 12
 
 
 @pytest.mark.parametrize("bad", [{"num_episodes": 0}, {"num_episodes": 2.0}, {"max_steps": 0}, {"max_steps": -1}])

@@ -40,3 +40,8 @@ def test_epsilon_zero_is_the_argmax():
 
 def test_one_state_alone():
     assert epsilon_greedy(jax.random.key(0), jnp.array([0.0, 1.0]), 0.0) == 1
+
+
+def test_no_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        jax.jit(epsilon_greedy).lower(jax.random.key(0), jnp.zeros((2, 3)), 0.1)

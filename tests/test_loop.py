@@ -420,16 +420,24 @@ def test_a_state_goes_on_with_an_agent_made_anew(name, runs):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), again) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
 
 
-@pytest.mark.parametrize("name", ["dqn", pytest.param("ppo", marks=pytest.mark.slow)])  # 400 small compilations
-def test_jit_equals_eager(name):
-    agent = small(name, **SMALLEST[name])
+def test_jit_equals_eager():
+    check_eager(recorder(), counting(), jax.random.key(3))
 
+
+@pytest.mark.slow
+@agents
+def test_jit_equals_eager_with_an_agent(name):
+    """Operation by operation, some 400 small compilations."""
+    # One operation a draw, where Threefry is a hundred.
+    check_eager(small(name, **SMALLEST[name]), POLICY, jax.random.key(3, impl="unsafe_rbg"))
+
+
+def check_eager(agent, env, key):
     def run(key):
-        state = init_train(key, agent, POLICY)._replace(step=jnp.int32(8))  # past the warm-up
-        state, metrics = train_step(state, agent, POLICY)
+        state = init_train(key, agent, env)._replace(step=jnp.int32(8))  # past the warm-up
+        state, metrics = train_step(state, agent, env)
         return state._replace(key=0), metrics
 
-    key = jax.random.key(3, impl="unsafe_rbg")  # one operation a draw: eager Threefry would take most of the time
     compiled = jax.jit(run)(key)
     with jax.disable_jit():
         eager = run(key)

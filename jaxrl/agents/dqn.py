@@ -133,8 +133,8 @@ def dqn(
     def init(key: Key, spec: Spec) -> DQNState:
         if not isinstance(spec.action_space, Discrete):
             raise checks.JaxrlError(
-                f"dqn: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels of "
-                "a torque), or use ppo"
+                f"dqn: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
+                "of a torque), or use ppo"
             )
         obs = jnp.zeros(spec.obs_space.shape, spec.obs_space.dtype)
         params = network(spec).init(key, obs[None])

@@ -123,7 +123,11 @@ def _constructor_arguments(env: Any) -> list[str]:
 def _replace(env_id: str, defaults: Any, params: dict[str, Any]) -> Any:
     """An environment's `EnvParams` with some of them replaced, and those derived from them."""
     for name, value in params.items():
-        if np.ndim(getattr(defaults, name)) == 0:
+        shape = np.shape(getattr(defaults, name))
+        if np.shape(value) != shape:
+            wanted = f"numbers of shape {shape}" if shape else "a number"
+            raise checks.JaxrlError(f"{env_id}: {name}={value} is not accepted; it must be {wanted}")
+        if not shape:
             checks.number(env_id, low=1 if name == "max_steps_in_episode" else -np.inf, **{name: value})
     replaced = defaults.replace(**params)
     derived = {k: f(replaced) for k, f in DERIVED.get(env_id, {}).items() if k not in params}

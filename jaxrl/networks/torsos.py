@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.types import Array, Box, Spec
+from jaxrl.types import Array, Box, Key, Spec
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -21,9 +22,34 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def orthogonal(scale: float = math.sqrt(2.0)) -> Callable:
-    """Orthogonal initialisation of a kernel (Saxe et al. 2014); sqrt(2) keeps a rectifier's variance."""
-    return nn.initializers.orthogonal(scale)
+def orthogonal(scale: float = math.sqrt(2.0)) -> Callable[..., Array]:
+    """Orthogonal initialisation of a kernel (Saxe et al. 2014): columns, or rows if they are fewer, of norm `scale`.
+
+    Gram-Schmidt on a Gaussian matrix, which draws uniformly from the orthogonal ones. LAPACK's QR would do, but a
+    batch of them, as `vmap` over seeds makes, waits for itself forever in jaxlib 0.10 on a machine with few cores.
+
+    Args:
+      scale: sqrt(2) keeps the variance of what goes through a rectifier.
+
+    Returns:
+      `init(key, shape, dtype)`; all axes of the shape but the last are the kernel's inputs.
+    """
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        inputs, outputs = math.prod(shape[:-1]), shape[-1]
+        drawn = jax.random.normal(key, (max(inputs, outputs), min(inputs, outputs)), dtype)
+
+        def orthonormalize(column: Array, q: Array) -> Array:
+            before = jnp.where(jnp.arange(q.shape[1]) < column, q, 0)
+            vector = q[:, column]
+            for _ in range(2):  # the second time takes away what rounding left
+                vector = vector - before @ (before.T @ vector)
+            return q.at[:, column].set(vector / jnp.linalg.norm(vector))
+
+        q = jax.lax.fori_loop(0, drawn.shape[1], orthonormalize, drawn)
+        return scale * (q if inputs >= outputs else q.T).reshape(shape)
+
+    return init
 
 
 class MLP(nn.Module):

@@ -123,6 +123,31 @@ def test_the_rows_tell_single_from_double(updates):
     assert (np.abs(single - double) > 0.02).sum() >= 2
 
 
+def test_an_update_draws_from_all_that_it_added():
+    """Batches of one: over many keys, the losses are those of the update's own transitions, each of them."""
+    agent = dqn(
+        num_envs=3,
+        rollout_length=4,
+        replay_size=24,
+        batch_size=1,
+        warmup_steps=1,
+        loss="squared",
+        gamma=0.7,
+        hidden_sizes=(8,),
+    )
+    state, rows = agent.init(jax.random.key(1), SPEC), transitions()
+    trajectory = jax.tree.map(lambda x: x.reshape(4, 3, *x.shape[1:]), rows)
+    update = jax.jit(jax.vmap(lambda key: agent.update(state, trajectory, key, jnp.int32(0))[1]["loss"]))
+    losses = update(jax.random.split(jax.random.key(2), 300))
+    params = flat(state.params)
+    next_q, q = (
+        forward(params, rows.next_obs)[0].max(-1),
+        forward(params, rows.obs)[0][np.arange(NUM_ROWS), rows.action],
+    )
+    expected = 0.5 * (rows.reward + 0.7 * (1 - rows.terminated) * next_q - q) ** 2
+    np.testing.assert_allclose(np.unique(losses), np.sort(expected), rtol=1e-4)
+
+
 # ---------------------------------------------------------------- what happens when, in environment steps
 
 NUM_ENVS, LENGTH = 2, 2
@@ -268,7 +293,10 @@ def test_bad_arguments(bad):
     ("case", "words"),
     [
         (lambda: dqn(hidden_sizes=(8, 0)), ["dqn: hidden_sizes[1]=0"]),
-        (lambda: dqn(replay_size=100, num_envs=3), ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "3"]),
+        (
+            lambda: dqn(replay_size=100, num_envs=3),
+            ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "3"],
+        ),
         (lambda: dqn(replay_size=100, batch_size=128), ["batch_size=128", "100"]),
         (lambda: dqn(torso="rnn").init(jax.random.key(0), SPEC), ["dqn: torso='rnn'"]),
         (
