@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -44,6 +46,7 @@ def manager(directory: pathlib.Path) -> Iterator[Any]:
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each of the reads that a failed one took along
     with ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1)) as opened:
         yield opened
 
@@ -82,12 +85,13 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
         return None
     folder = pathlib.Path(str(opened.directory)) / str(point)
     try:
-        items = opened.restore(
-            point,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(), history=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore()
-            ),
-        )
+        with _without_echoes():
+            items = opened.restore(
+                point,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(), history=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore()
+                ),
+            )
         stored = {path: np.asarray(leaf) for path, leaf in items.state.items()}
         metrics = {name: np.array(values) for name, values in items.history.items()}
         facts, stored_job = items.facts["facts"], dict(_entries(items.facts["job"]))
@@ -110,6 +114,20 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
             )
     leaves = [_placed(stored[path], leaf) for path, leaf in _paths(like)]
     return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, facts, job)
+
+
+@contextlib.contextmanager
+def _without_echoes() -> Iterator[None]:
+    """Where one of many reads fails, the others fail after it, in threads that can only write to stderr; not here."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    except Exception:
+        time.sleep(0.5)  # nothing says when the last of them has failed
+        raise
+    finally:
+        sys.unraisablehook = hook
 
 
 def _entries(job: dict[str, Any]) -> Iterator[tuple[str, Any]]:

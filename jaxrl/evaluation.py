@@ -42,9 +42,9 @@ def evaluate(key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int,
 
     def one_step(carry):
         t, memory, env_state, obs, returns, finished = carry
-        act_key, *step_keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + num_episodes)
-        action, memory, _ = agent.act(state, memory, obs, act_key, jnp.int32(0), explore=False)
-        env_state, obs, outcome = jax.vmap(env.step)(jnp.stack(step_keys), env_state, action)
+        keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + num_episodes)
+        action, memory, _ = agent.act(state, memory, obs, keys[0], jnp.int32(0), explore=False)
+        env_state, obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
         returns = returns + jnp.where(finished, 0, outcome.reward)
         return t + 1, memory, env_state, obs, returns, finished | outcome.terminated | outcome.truncated
 

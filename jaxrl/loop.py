@@ -34,8 +34,8 @@ class TrainState(NamedTuple):
       step: int32 `()`, environment steps taken in all `N` environments together; the same for every seed.
       last_return: float32 `()`, the mean return of the episodes that ended in the last update in which one did; NaN
         before the first.
-      first_bad_step: int32 `()`, the `step` after the update at which a loss or a parameter was first not finite; -1
-        while all are.
+      first_bad_step: int32 `()`, the `step` after the update at which a loss, or another of the agent's metrics, was
+        first not finite (or a parameter, which `train_interval` looks at when it ends); -1 while all are.
     """
 
     agent: PyTree

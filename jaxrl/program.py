@@ -235,8 +235,13 @@ def compile_group(
         "evaluate": lambda: jax.jit(sharded(evaluation, (state_spec, rows, shared), rows)).lower(shapes, hypers, count),
     }
     programs = [lowered[part]() for part in parts]  # tracing holds Python's lock, compiling does not
+    # What runs once need not be fast: on a CPU, where optimising is most of compiling, `init` goes without.
+    hasty = {"xla_backend_optimization_level": 0} if devices[0].platform == "cpu" else {}
+    options = [hasty if part == "init" else {} for part in parts]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        compiled = dict(zip(parts, pool.map(lambda program: program.compile(), programs), strict=True))
+        compiled = dict(
+            zip(parts, pool.map(lambda p, o: p.compile(compiler_options=o), programs, options), strict=True)
+        )
     return Program(
         init=lambda: compiled["init"](keys, hypers),
         train=lambda state, updates: compiled["train"](state, hypers, place(jnp.int32(updates), shared)),

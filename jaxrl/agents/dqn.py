@@ -123,6 +123,10 @@ def dqn(
             f"dqn: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
             f"which is {added}"
         )
+    if batch_size > replay_size:
+        raise checks.JaxrlError(
+            f"dqn: batch_size={batch_size} is not accepted; it must be at most replay_size={replay_size}"
+        )
     replay = uniform(capacity=replay_size, batch_size=batch_size)
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)

@@ -15,7 +15,7 @@ from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.normalize import normalize_observations as with_normalized_observations
 from jaxrl.normalize import normalize_rewards as with_normalized_rewards
 from jaxrl.returns import gae
-from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Space, Spec, Transition
+from jaxrl.types import Agent, Array, Box, Discrete, Key, Metrics, PyTree, Space, Spec, Transition
 
 
 class PPOState(NamedTuple):
@@ -122,7 +122,8 @@ def ppo(
 
     Returns:
       an `Agent`; its metrics are policy_loss, value_loss, entropy, approx_kl, clip_fraction and explained_variance,
-      each the mean over the update's minibatches.
+      means over the update's minibatches;
+      the last is of the values before the update, and at least -1.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -152,6 +153,8 @@ def ppo(
         return ActorCritic(new_torso(), None if shared_torso else new_torso(), spec.action_space)
 
     def init(key: Key, spec: Spec) -> PPOState:
+        if isinstance(spec.action_space, Box) and len(spec.action_space.shape) != 1:
+            raise checks.JaxrlError(f"ppo: {spec.id} has actions of shape {spec.action_space.shape}; it needs vectors")
         obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
         params = network(spec).init(key, obs)
         return PPOState(spec, params, optimizer.init(params))
@@ -208,7 +211,7 @@ def ppo(
         rows = orders.reshape(num_epochs * num_minibatches, -1)  # [E, T * N] -> [E * M, B]
         (params, opt_state), metrics = jax.lax.scan(learn, (state.params, state.opt_state), rows)
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics["explained_variance"] = 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8)
+        metrics["explained_variance"] = jnp.maximum(-1.0, 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8))
         return PPOState(state.spec, params, opt_state), metrics
 
     agent = Agent(init, act, update, num_envs, rollout_length, name="ppo")

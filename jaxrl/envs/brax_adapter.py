@@ -3,9 +3,10 @@
 brax is imported where it is needed, as that takes seconds, and under `jax.ensure_compile_time_eval`, so that `make`
 may be called inside a traced function and leaks no tracer into brax.
 
-Where an episode ends, the next one starts from a state drawn from a pool of independent initial states, because under
-`vmap` a fresh one would have to be computed at *every* step of every environment. What that costs, measured on two CPU
-cores (32 environments, 100 steps in one compiled scan, random actions, best of 9, steps/s without any reset):
+Where an episode ends, the next one starts from a freshly drawn initial state. Under `vmap` it has to be computed at
+*every* step of every environment; where that is too dear, `reset_pool` draws from a pool of independent initial states
+instead. What each adds to a step, measured on two CPU cores (32 environments, 100 steps in one compiled scan, random
+actions, best of 9, steps/s without any reset):
 
 | environment       | backend | steps/s | fresh at each step | pool   |
 |-------------------|---------|---------|--------------------|--------|
@@ -76,7 +77,7 @@ def parameters(name: str) -> list[str]:
 
 
 def brax_env(
-    name: str, *, backend: str = "spring", episode_length: int = 1000, reset_pool: int = 256, **params: Any
+    name: str, *, backend: str = "spring", episode_length: int = 1000, reset_pool: int = 0, **params: Any
 ) -> Env:
     """Adapts one of brax's environments.
 
@@ -84,9 +85,9 @@ def brax_env(
       name: as brax names it, such as `ant`.
       backend: the physics, one of `BACKENDS`.
       episode_length: the time limit in environment steps; reaching it truncates.
-      reset_pool: how many initial states there are for the episodes after the first (`reset` always draws a fresh
-        one); the pool is drawn once, from a fixed key, when `step` is first traced. 0 computes a fresh state at each
-        step, at the cost that the module's table shows.
+      reset_pool: 0 draws a new initial state for every episode, at the cost that the module's table shows. Another
+        number is how many there are for the episodes after the first, drawn once, from a fixed key, when `step` is
+        first traced.
       **params: brax's constructor's arguments; see `parameters`.
 
     Returns:

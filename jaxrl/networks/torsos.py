@@ -76,6 +76,9 @@ class MLP(nn.Module):
 class CNN(nn.Module):
     """The MinAtar network (Young and Tian 2019): a 3 x 3 convolution, then an `MLP`; `[..., H, W, C] -> [..., units]`.
 
+    The convolution is a matrix product with the image's patches. Under `vmap` over seeds, each with its own kernel, a
+    convolution becomes a grouped one, which is many times slower.
+
     Attributes:
       hidden_sizes: units of the layers after the convolution.
       activation: a key of `ACTIVATIONS`.
@@ -88,7 +91,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        x = nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=orthogonal())(obs.astype(jnp.float32))
+        obs = obs.astype(jnp.float32)
+        rows, columns = obs.shape[-3] - 2, obs.shape[-2] - 2
+        patches = [obs[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
+        x = nn.Dense(self.channels, kernel_init=orthogonal())(jnp.concatenate(patches, axis=-1))  # [..., H-2, W-2, 9 C]
         return MLP(self.hidden_sizes, self.activation, obs_ndim=3)(ACTIVATIONS[self.activation](x))
 
 

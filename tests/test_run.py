@@ -1,0 +1,236 @@
+"""Runs from Python: what is checked before anything compiles, what is recorded when, and that one bad seed is alone."""
+
+import numpy as np
+import pytest
+from fake_agent import TRACED, fake
+
+import jaxrl
+from jaxrl import JaxrlError, Results, dqn, ppo, run
+from jaxrl.run import Job, Listener, execute, prepare, steps_after
+
+PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
+
+STATISTICS = {f"episode_{what}{end}" for what in ("return", "length") for end in ("", "_min", "_max")}
+METRICS = {"step", "eval_return", "episode_count", *STATISTICS, "loss", "weight", "drawn", "seen"}
+
+
+def job(agent="fake", env=PROBE, num_steps=80, seeds=3, hyper_parameters=None, **options) -> Job:
+    return Job(agent, env, num_steps, seeds, hyper_parameters or {}, **options)
+
+
+# ---------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def a_run():
+    """84 steps: intervals of 16, of 2 updates each, and a rest of 4, too short for an update, that the last one takes."""
+    heard = []
+    listener = Listener(
+        compiled=lambda ready, index, program, done: heard.append(("compiled", index, done)),
+        interval=lambda ready, index, interval, steps, metrics: heard.append(
+            ("interval", index, interval, steps, {name: values.copy() for name, values in metrics.items()})
+        ),
+    )
+    ready = prepare(job(num_steps=84, log_every=16, eval_every=32, eval_episodes=4), fake)
+    return ready, execute(ready, listeners=[listener]), heard
+
+
+def test_shapes_of_a_run(a_run):
+    _, results, _ = a_run
+    assert results.metrics.keys() == METRICS
+    assert results.steps.tolist() == [16, 32, 48, 64, 84]
+    assert {v.shape for k, v in results.metrics.items() if k != "step"} == {(3, 5)}
+    assert results.configs == []
+    assert not results.is_sweep
+
+
+def test_metrics_are_means_over_the_interval(a_run):
+    """Updates begin at 0, 8, ..., 72; two a interval: the mean of `seen` is the second one's 8 minus 4."""
+    _, results, _ = a_run
+    assert results.metrics["seen"].tolist() == [[4, 20, 36, 52, 68]] * 3
+    assert np.all(results.metrics["loss"] == 0.5)
+    assert len(np.unique(results.metrics["drawn"])) == 15
+    weights = results.metrics["weight"]
+    assert np.array_equal(weights, np.repeat(weights[:, :1], 5, axis=1))
+    assert len(np.unique(weights)) == 3
+
+
+def test_episodes_are_summarised_over_the_interval(a_run):
+    """Both environments are reset at the start and end an episode every 5 steps: steps 5, 10, 15, ... of each."""
+    _, results, _ = a_run
+    ended = np.diff([8 * i // 5 for i in range(6)])  # in each environment, 8 steps an interval
+    assert results.metrics["episode_count"].tolist() == [(2 * ended).tolist()] * 3
+    for name in STATISTICS:
+        assert np.all(results.metrics[name] == 5), name
+
+
+def test_evaluations_come_in_their_period_and_at_the_end(a_run):
+    _, results, _ = a_run
+    assert np.array_equal(np.isfinite(results.metrics["eval_return"]), [[False, True, False, True, True]] * 3)
+    assert results.metrics["eval_return"][0, [1, 3, 4]].tolist() == [5, 5, 5]
+
+
+def test_listeners_hear_each_step_in_turn(a_run):
+    _, results, heard = a_run
+    assert heard[0] == ("compiled", 0, 0)
+    assert [event[:4] for event in heard[1:]] == [("interval", 0, i, s) for i, s in enumerate([16, 32, 48, 64, 84])]
+    for interval, event in enumerate(heard[1:]):
+        assert event[4].keys() == METRICS - {"step"} - ({"eval_return"} if interval == 0 else set())
+        for name, values in event[4].items():
+            np.testing.assert_array_equal(values, results.metrics[name][None, :, interval], err_msg=name)
+
+
+def test_the_summary(a_run):
+    ready, results, _ = a_run
+    summary = results.summary
+    assert summary.keys() == {
+        *("agent", "env", "num_steps", "seeds", "final_return", "steps_per_second", "compile_seconds", "run_seconds"),
+        *("peak_memory_bytes", "device", "num_devices", "versions", "diverged_seeds"),
+    }
+    assert (summary["agent"], summary["env"], summary["num_steps"], summary["seeds"]) == ("fake", PROBE, 84, 3)
+    assert summary["steps_per_second"] == pytest.approx(3 * 80 / summary["run_seconds"])  # 80 of 84 fill updates
+    assert summary["compile_seconds"] > 0
+    assert summary["peak_memory_bytes"] > 0
+    assert (summary["device"], summary["num_devices"]) == ("cpu", 2)
+    assert summary["versions"]["jaxrl"] == jaxrl.__version__
+    assert summary["diverged_seeds"] == []
+    assert summary["final_return"]["per_seed"] == [5, 5, 5]
+    assert results.config["hyper_parameters"] == {}
+
+
+def test_the_same_run_again_is_the_same_to_the_bit_and_another_seed_is_not(a_run):
+    ready, results, _ = a_run
+    again = execute(prepare(ready.job, fake))
+    for name, values in results.metrics.items():
+        np.testing.assert_array_equal(values, again.metrics[name], err_msg=name)
+    other = jaxrl.sweep(fake, PROBE, num_steps=84, seeds=3, log_every=16, run_seed=1)
+    assert not np.any(other.metrics["drawn"] == results.metrics["drawn"])
+
+
+# ---------------------------------------------------------------- a sweep
+
+
+@pytest.fixture(scope="module")
+def a_sweep() -> Results:
+    """Two sizes, and so two programs, of two thresholds each, of which the second lets some seeds' losses be NaN."""
+    TRACED.clear()
+    return jaxrl.sweep(
+        fake, PROBE, num_steps=64, seeds=5, log_every=16, eval_episodes=2, blow_up=[2.0, 0.5], num_envs=np.array([2, 4]),
+        blow_up_at=24,
+    )  # fmt: skip
+
+
+def test_a_sweep_has_an_axis_of_configurations_in_the_grids_order(a_sweep):
+    assert isinstance(a_sweep, Results)
+    assert a_sweep.configs == [{"blow_up": b, "num_envs": n} for b in (2.0, 0.5) for n in (2, 4)]
+    assert {v.shape for k, v in a_sweep.metrics.items() if k != "step"} == {(4, 5, 4)}
+    assert a_sweep.config["hyper_parameters"] == {"blow_up": [2.0, 0.5], "num_envs": [2, 4], "blow_up_at": 24}
+    # Updates begin every 8 steps with 2 environments, every 16 with 4.
+    assert a_sweep.metrics["seen"][:, 0].tolist() == [[4, 20, 36, 52], [0, 16, 32, 48]] * 2
+    assert np.array_equal(a_sweep.metrics["weight"][0], a_sweep.metrics["weight"][1])  # seed i is seed i everywhere
+    assert len(TRACED) == 2
+    assert np.array(a_sweep.summary["final_return"]["per_seed"]).shape == (4, 5)
+
+
+def test_a_seed_that_diverges_is_marked_and_the_others_go_on(a_sweep):
+    """The loss is NaN in the update that begins at 24, which only two environments have: from 32 on."""
+    bad = a_sweep.metrics["weight"][0, :, 0] > 0.5
+    assert 0 < bad.sum() < 5
+    first_bad = np.full((4, 5), np.inf)
+    first_bad[2, bad] = 32
+    assert np.array_equal(a_sweep.first_bad_step(), first_bad)
+    assert a_sweep.summary["diverged_seeds"] == [{"config": 2, "seed": int(i), "step": 32} for i in np.flatnonzero(bad)]
+    assert np.array_equal(np.isnan(a_sweep.metrics["loss"][2]), bad[:, None] & (np.arange(4) == 1))
+    for name, values in a_sweep.metrics.items():
+        if name != "step":
+            assert np.array_equal(values[2, ~bad], values[0, ~bad], equal_nan=True), name
+    final = np.array(a_sweep.summary["final_return"]["per_seed"], float)
+    assert np.array_equal(np.isnan(final), np.isfinite(first_bad))
+
+
+def test_one_value_in_a_list_is_an_axis_of_one():
+    results = jaxrl.sweep(fake, PROBE, num_steps=16, seeds=1, eval_episodes=1, rate=[0.25])
+    assert results.configs == [{"rate": 0.25}]
+    assert results.shape == (1, 1, 2)
+
+
+def test_a_learning_rate_that_is_too_large():
+    """PPO itself: parameters that overflow are found, though the loss may still be finite."""
+    small = {"num_envs": 2, "rollout_length": 8, "num_epochs": 1, "num_minibatches": 1, "hidden_sizes": (4,)}
+    results = jaxrl.sweep(ppo, PROBE, num_steps=64, seeds=2, eval_episodes=1, learning_rate=[1e-3, 3e38], **small)
+    assert {(r["config"], r["seed"]) for r in results.summary["diverged_seeds"]} == {(1, 0), (1, 1)}
+    assert np.all(np.isfinite(results.metrics["policy_loss"][0]))
+
+
+# ---------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "options", "steps"),
+    [
+        (8, {}, [8]),
+        (8, {"log_every": 1000}, [8]),
+        (15, {}, [15]),
+        (16, {}, [8, 16]),
+        (23, {}, [8, 23]),
+        (90, {"log_every": 16}, [16, 32, 48, 64, 80, 90]),
+        (90, {"log_every": 20}, [20, 40, 60, 80, 90]),
+        (85, {"log_every": 20}, [20, 40, 60, 85]),
+        (800, {}, list(range(8, 801, 8))),
+        (1000, {}, [*range(16, 977, 16), 992, 1000]),
+    ],
+)
+def test_log_intervals(num_steps, options, steps):
+    """Every interval holds an update, of 8 steps; left to itself there are at most a hundred, of whole updates."""
+    ready = prepare(job(num_steps=num_steps, **options), fake)
+    assert [steps_after(ready, i + 1) for i in range(ready.num_intervals)] == steps
+    assert all(end // 8 > start // 8 for start, end in zip([0, *steps], steps, strict=False))
+
+
+def test_periods_left_out_are_tenths_of_the_run():
+    ready = prepare(job(num_steps=1000), fake)
+    assert (ready.eval_every, ready.checkpoint_every) == (100, 100)
+
+
+# ---------------------------------------------------------------- refused before anything compiles
+
+
+@pytest.mark.parametrize(
+    ("constructor", "changes", "message"),
+    [
+        (fake, {"num_steps": 7}, "num_steps=7 is not accepted; one update of fake takes .* = 8 environment steps"),
+        (fake, {"num_steps": 0}, "run: num_steps=0 is not accepted; it must be a whole number, at least 1"),
+        (fake, {"num_steps": 80.0}, "run: num_steps=80.0 is not accepted; it must be a whole number"),
+        (fake, {"num_steps": 2**31}, "run: num_steps=2147483648 is not accepted; it must be less than"),
+        (fake, {"seeds": 0}, "run: seeds=0 is not accepted"),
+        (fake, {"seeds": -3}, "run: seeds=-3 is not accepted"),
+        (fake, {"seed": -1}, "run: seed=-1 is not accepted; it must be a whole number, at least 0"),
+        (fake, {"seed": 2**40}, "run: seed=1099511627776 is not accepted; it must be less than"),
+        (fake, {"eval_episodes": 0}, "run: eval_episodes=0 is not accepted"),
+        (fake, {"eval_every": -5}, "run: eval_every=-5 is not accepted"),
+        (fake, {"checkpoint_every": -5}, "run: checkpoint_every=-5 is not accepted"),
+        (fake, {"log_every": -8}, "run: log_every=-8 is not accepted"),
+        (fake, {"log_every": 7}, "run: log_every=7 is not accepted; it must be at least the 8 steps of one update"),
+        (fake, {"log_every": 15, "hyper_parameters": {"num_envs": [2, 4]}}, "log_every=15 .* at least the 16 steps"),
+        (fake, {"num_steps": 15, "hyper_parameters": {"num_envs": [2, 4]}}, "num_steps=15 is not accepted"),
+        (fake, {"hyper_parameters": {"rat": 1}}, "unknown hyper-parameter of fake 'rat': did you mean rate"),
+        (fake, {"env": "CartPole-v2"}, "unknown environment 'CartPole-v2': did you mean CartPole-v1"),
+        (fake, {"env": "CartPole-v1", "env_params": {"gravy": 1}}, "CartPole-v1: unknown parameter 'gravy'"),
+        (fake, {"env": "CartPole-v1", "env_params": {"gravity": [1, 2]}}, r"gravity=\[1, 2\] is not accepted"),
+        (dqn, {"env": "Pendulum-v1"}, "dqn: Pendulum-v1 has continuous actions"),
+        (ppo, {"hyper_parameters": {"learning_rate": float("nan")}}, "ppo: learning_rate=nan is not accepted"),
+        (ppo, {"hyper_parameters": {"gamma": 1.5}}, r"ppo: gamma=1.5 is not accepted; it must be a number in \[0, 1\]"),
+        (ppo, {"hyper_parameters": {"num_minibatches": 3}}, "num_minibatches=3 does not divide .* = 512"),
+        (ppo, {"num_steps": 512, "env": "CartPole-v1", "hyper_parameters": {"torso": "cnn"}}, "torso='cnn'"),
+    ],
+)
+def test_a_bad_job_is_refused_before_anything_compiles(constructor, changes, message, monkeypatch):
+    monkeypatch.setattr(run, "compile_group", None)
+    with pytest.raises(JaxrlError, match=message):
+        prepare(job(**changes), constructor)
+
+
+@pytest.mark.parametrize("not_one", ["ppo", ppo(), None])
+def test_a_sweep_of_what_is_not_a_constructor(not_one):
+    with pytest.raises(JaxrlError, match=r"sweep: constructor=.* is not accepted; one is jaxrl\.ppo"):
+        jaxrl.sweep(not_one, PROBE, num_steps=80, seeds=1)
