@@ -1,0 +1,41 @@
+"""The examples in the docstrings and in the README run, and give what they say."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import jax.numpy as jnp
+import pytest
+
+import jaxrl
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODULES = [module.name for module in pkgutil.walk_packages(jaxrl.__path__, "jaxrl.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"jnp": jnp}, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+def test_every_public_name_is_there():
+    assert {name for name in jaxrl.__all__ if not hasattr(jaxrl, name)} == set()
+    assert jaxrl.sweep.__module__ == "jaxrl.run"  # a function, and not a module of the same name
+
+
+def test_the_readme_in_python():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "\n".join(block for block in blocks if "agent.init(key, spec)" not in block)
+    assert "jaxrl.sweep" in code
+    small = {"50_000": "2_000", "20_000": "2_000", "num_episodes=10": "num_episodes=2", "arange(8)": "arange(2)"}
+    for text, replacement in small.items():
+        assert text in code
+        code = code.replace(text, replacement)
+    names = {}
+    exec(code, names)
+    assert names["returns"].shape == (2,)
+    assert len(names["results"].configs) == 4
