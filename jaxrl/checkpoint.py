@@ -124,7 +124,7 @@ def _without_echoes() -> Iterator[None]:
     try:
         yield
     except Exception:
-        time.sleep(0.5)  # nothing says when the last of them has failed
+        time.sleep(0.2)  # nothing says when the last of them has failed
         raise
     finally:
         sys.unraisablehook = hook

@@ -302,7 +302,8 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
                 listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
             results = execute(ready, out, listeners, should_stop)
     except Interrupted:
-        console.print(f"stopped, and saved; go on with: [bold]jaxrl resume {out}[/]")
+        text = f"stopped, and saved; go on with: jaxrl resume {out}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 130
     results = dataclasses.replace(results, config=config)
     results.save(out)
@@ -310,7 +311,7 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     console.print(results.table())
     for path in (out / name for name in RUN_FILES):
         if path.exists():
-            console.print(f"  {path}", highlight=False, soft_wrap=True)
+            console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -23,7 +23,7 @@ def job(agent="fake", env=PROBE, num_steps=80, seeds=3, hyper_parameters=None, *
 
 @pytest.fixture(scope="module")
 def a_run():
-    """84 steps: intervals of 16, of 2 updates each, and a rest of 4, too short for an update, that the last one takes."""
+    """84 steps: intervals of two updates, 16 steps, and a rest of 4, too few for an update, that the last one takes."""
     heard = []
     listener = Listener(
         compiled=lambda ready, index, program, done: heard.append(("compiled", index, done)),
@@ -81,7 +81,7 @@ def test_listeners_hear_each_step_in_turn(a_run):
 
 
 def test_the_summary(a_run):
-    ready, results, _ = a_run
+    _, results, _ = a_run
     summary = results.summary
     assert summary.keys() == {
         *("agent", "env", "num_steps", "seeds", "final_return", "steps_per_second", "compile_seconds", "run_seconds"),
@@ -114,10 +114,8 @@ def test_the_same_run_again_is_the_same_to_the_bit_and_another_seed_is_not(a_run
 def a_sweep() -> Results:
     """Two sizes, and so two programs, of two thresholds each, of which the second lets some seeds' losses be NaN."""
     TRACED.clear()
-    return jaxrl.sweep(
-        fake, PROBE, num_steps=64, seeds=5, log_every=16, eval_episodes=2, blow_up=[2.0, 0.5], num_envs=np.array([2, 4]),
-        blow_up_at=24,
-    )  # fmt: skip
+    axes = {"blow_up": [2.0, 0.5], "num_envs": np.array([2, 4])}
+    return jaxrl.sweep(fake, PROBE, num_steps=64, seeds=5, log_every=16, eval_episodes=2, **axes, blow_up_at=24)
 
 
 def test_a_sweep_has_an_axis_of_configurations_in_the_grids_order(a_sweep):
@@ -149,9 +147,10 @@ def test_a_seed_that_diverges_is_marked_and_the_others_go_on(a_sweep):
 
 
 def test_one_value_in_a_list_is_an_axis_of_one():
-    results = jaxrl.sweep(fake, PROBE, num_steps=16, seeds=1, eval_episodes=1, rate=[0.25])
+    results = jaxrl.sweep(fake, "jaxrl/Probe-policy-v0", num_steps=16, seeds=1, eval_episodes=64, rate=[0.25])
     assert results.configs == [{"rate": 0.25}]
     assert results.shape == (1, 1, 2)
+    assert np.all(np.abs(results.metrics["eval_return"]) < 1)  # each of its episodes returns 1 or -1: it is their mean
 
 
 def test_a_learning_rate_that_is_too_large():

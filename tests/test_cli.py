@@ -1,0 +1,494 @@
+"""The command line: a run's folder, killing and resuming it, and what is said to those who type something wrong."""
+
+import concurrent.futures
+import inspect
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl import JaxrlError, Results, cli
+from jaxrl.agents import AGENTS
+from jaxrl.statistics import interquartile_mean
+
+# Long enough that there is time to kill it after its first checkpoint.
+DQN = [
+    *("dqn", "--env", "CartPole-v1", "--num-steps", "100000", "--seeds", "3", "--seed", "5", "--devices", "2"),
+    *("--hidden-sizes", "8", "--batch-size", "8", "--replay-size", "1000", "--warmup-steps", "100"),
+    *("--log-every", "1000", "--eval-every", "25000", "--eval-episodes", "2", "--checkpoint-every", "10000"),
+]
+PPO = ["ppo", "--env", "CartPole-v1", "--num-steps", "4000", "--devices", "2"]
+RUN_FILES = {"config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints"}
+
+
+def jaxrl(capfd, *words) -> tuple[int, str, str]:
+    """Runs a command in this process; its exit status, and what it wrote to stdout and stderr, without line breaks."""
+    capfd.readouterr()
+    status = cli.main([str(word) for word in words])
+    return status, *(" ".join(re.sub("[│╭╮╰╯─]", " ", text).split()) for text in capfd.readouterr())
+
+
+def metrics_of(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "metrics.npz") as archive:
+        return dict(archive)
+
+
+def assert_same_metrics(one: pathlib.Path, two: pathlib.Path):
+    metrics, others = metrics_of(one), metrics_of(two)
+    assert metrics.keys() == others.keys()
+    for name, values in metrics.items():
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
+
+
+def saved(run: pathlib.Path) -> list[int]:
+    """The log intervals after which there are checkpoints; one that is still being written has another name."""
+    return [int(path.name) for path in (run / "checkpoints" / "group_0").glob("*") if path.name.isdigit()]
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "deep" / "whole"
+    assert cli.main(["train", *DQN, "--out", str(out), "--tensorboard"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def stopped(whole, tmp_path_factory) -> dict[str, tuple[pathlib.Path, int, str]]:
+    """The same run in processes of their own, one killed and one interrupted: folder, exit status and output."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(jax.config.jax_persistent_cache_min_compile_time_secs),
+    }
+
+    def run_and_stop(name: str, number: int):
+        out = tmp_path_factory.mktemp("stopped") / name
+        command = [sys.executable, "-m", "jaxrl.cli", "train", *DQN, "--out", str(out)]
+        output = out.with_suffix(".txt")
+        with open(output, "w") as file:
+            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            deadline = time.monotonic() + 120
+            while not saved(out):
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.002)
+            process.send_signal(number)
+            status = process.wait(60)
+        assert not (out / "summary.json").exists(), "it was over before it was stopped"
+        return out, status, output.read_text()
+
+    signals = {"killed": signal.SIGKILL, "interrupted": signal.SIGINT}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return dict(zip(signals, pool.map(run_and_stop, signals, signals.values()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def swept(whole, tmp_path_factory) -> pathlib.Path:
+    """A sweep in place of an old run, among whose files was one of the user's."""
+    out = tmp_path_factory.mktemp("swept")
+    for name in ("config.json", "summary.json"):
+        shutil.copy(whole / name, out)
+    shutil.copytree(whole / "checkpoints", out / "checkpoints")
+    (out / "notes.txt").write_text("mine")
+    small = ["--rollout-length", "16", "--num-minibatches", "1", "--num-epochs", "1", "--hidden-sizes", "4", "4"]
+    options = ["--seeds", "2", "--out", str(out), "--overwrite", "--env-params", "max_steps_in_episode=20", "gravity=5"]
+    assert cli.main(["sweep", *PPO, *options, *small, "--learning-rate", "1e-3", "1e-2"]) == 0
+    return out
+
+
+def test_the_folder_of_a_run(whole):
+    assert {path.name for path in whole.iterdir()} == RUN_FILES | {"tensorboard"}
+    assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
+    config = json.loads((whole / "config.json").read_text())
+    assert config.keys() == {
+        *("agent", "env", "num_steps", "seeds", "hyper_parameters", "env_params", "seed", "log_every", "eval_every"),
+        *("eval_episodes", "checkpoint_every", "num_devices", "tensorboard", "configs"),
+    }
+    assert config["hyper_parameters"].keys() == inspect.signature(AGENTS["dqn"]).parameters.keys()
+    assert config["hyper_parameters"]["batch_size"] == 8
+    assert (config["seed"], config["num_devices"], config["tensorboard"], config["configs"]) == (5, 2, True, [])
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary.keys() == {
+        *("agent", "env", "num_steps", "seeds", "final_return", "steps_per_second", "compile_seconds", "run_seconds"),
+        *("peak_memory_bytes", "device", "num_devices", "versions", "diverged_seeds"),
+    }
+    assert summary["final_return"].keys() == {"iqm", "ci_low", "ci_high", "mean", "per_seed"}
+    assert len(summary["final_return"]["per_seed"]) == 3
+    assert summary["steps_per_second"] == pytest.approx(300_000 / summary["run_seconds"])
+    metrics = metrics_of(whole)
+    assert metrics["step"].tolist() == list(range(1000, 100_001, 1000))
+    assert {values.shape for name, values in metrics.items() if name != "step"} == {(3, 100)}
+    assert np.flatnonzero(np.isfinite(metrics["eval_return"][0])).tolist() == [24, 49, 74, 99]
+
+
+def test_a_run_is_loaded(whole):
+    results = Results.load(whole)
+    assert (results.num_seeds, results.is_sweep) == (3, False)
+    np.testing.assert_allclose(results.final(), results.summary["final_return"]["per_seed"])
+
+
+def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+    """A TensorBoard folder's values: records of a length, its checksum, an event and a checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    [path] = folder.glob("events.out.tfevents.*")
+    content = path.read_bytes()
+    while content:
+        [length] = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        content = content[16 + length :]
+    return found
+
+
+def test_tensorboard_files_hold_the_metrics(whole):
+    metrics = metrics_of(whole)
+    assert {path.name for path in (whole / "tensorboard").iterdir()} == {"iqm", "seed_0", "seed_1", "seed_2"}
+    for seed in range(3):
+        values = dict(scalars(whole / "tensorboard" / f"seed_{seed}")["episode_return"])
+        returns = metrics["episode_return"][seed]
+        expected = {s: r for s, r in zip(metrics["step"].tolist(), returns, strict=True) if np.isfinite(r)}
+        assert values.keys() == expected.keys()
+        np.testing.assert_allclose(list(values.values()), list(expected.values()), rtol=1e-6)
+    found = scalars(whole / "tensorboard" / "iqm")
+    assert found.keys() == metrics.keys() - {"step"}
+    assert [step for step, _ in found["eval_return"]] == [25_000, 50_000, 75_000, 100_000]
+    for step, value in found["loss"]:
+        assert value == pytest.approx(interquartile_mean(metrics["loss"][:, step // 1000 - 1]), rel=1e-5)
+
+
+def test_killed_and_resumed(whole, stopped, capfd):
+    """After SIGKILL there is what was last saved, and the rest comes out the same to the bit."""
+    out, status, _ = stopped["killed"]
+    assert status == -signal.SIGKILL
+    assert {path.name for path in out.iterdir()} == {"config.json", "checkpoints"}
+    status, text, error = jaxrl(capfd, "train", *DQN, "--out", out)
+    assert status == 2
+    assert f"--out {out} holds a run already" in error
+    assert f"--overwrite, or go on with it: jaxrl resume {out}" in error
+    status, text, _ = jaxrl(capfd, "resume", out)
+    assert status == 0
+    assert re.search(r"goes on from step [1-9]0,000", text)
+    assert_same_metrics(whole, out)
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+    keep, drop = (json.loads((path / "config.json").read_text()) for path in (whole, out))
+    assert keep | {"tensorboard": False} == drop
+
+
+def test_interrupted_evaluated_and_resumed(whole, stopped, capfd):
+    """Ctrl-C saves at once, not at the next checkpoint's time, and says how to go on."""
+    out, status, text = stopped["interrupted"]
+    assert status == 130
+    assert "Traceback" not in text
+    assert "stopping after this chunk, with a checkpoint" in text
+    assert f"stopped, and saved; go on with: jaxrl resume {out}\n" in text
+    [point] = saved(out)
+    status, text, _ = jaxrl(capfd, "evaluate", out, "--episodes", "4")
+    assert status == 0
+    assert "dqn on CartPole-v1: final return (greedy evaluation)" in text
+    status, text, _ = jaxrl(capfd, "resume", out)
+    assert status == 0
+    assert f"goes on from step {point},000" in text
+    assert_same_metrics(whole, out)
+
+
+def test_resuming_a_complete_run_says_so(whole, capfd):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert jaxrl(capfd, "resume", whole)[:2] == (0, f"{whole} is complete; jaxrl plot {whole} draws it")
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_evaluating_a_complete_run(whole, capfd):
+    """Other episodes than in training; the same again, unless another draw is asked for."""
+    results = [jaxrl(capfd, "evaluate", whole, "--episodes", "5", *more) for more in ([], [], ["--draw", "2"])]
+    assert all(result[0] == 0 for result in results)
+    assert results[0] == results[1] != results[2]
+
+
+def test_plots(whole, swept, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert jaxrl(capfd, "plot", whole, "--out", "one.svg", "--metric", "loss")[:2] == (0, "one.svg")
+    assert (tmp_path / "one.svg").read_text().startswith("<?xml")
+    assert jaxrl(capfd, "plot", whole, whole)[:2] == (0, "comparison.png")
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    (swept / "curve.png").unlink()
+    assert jaxrl(capfd, "plot", swept)[0] == 0
+    assert (swept / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweep_over_an_old_run(swept, capfd):
+    assert {path.name for path in swept.iterdir()} == RUN_FILES | {"notes.txt"}
+    assert (swept / "notes.txt").read_text() == "mine"
+    results = Results.load(swept)
+    assert results.configs == [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
+    assert results.shape == (2, 2, 62)  # 4000 steps in intervals of an update, 64; the last one takes the rest
+    assert results.steps[-1] == 4000
+    assert results.config["hyper_parameters"]["hidden_sizes"] == [4, 4]
+    assert results.config["env_params"] == {"max_steps_in_episode": 20, "gravity": 5}
+    assert np.nanmax(results.metrics["episode_length"]) <= 20
+    status, text, _ = jaxrl(capfd, "evaluate", swept, "--episodes", "2")
+    assert status == 0
+    assert "0.001" in text
+    assert "0.01" in text
+
+
+def test_what_a_sweep_is_asked_for(capfd, tmp_path, monkeypatch):
+    """Several values are an axis, but for tuples; booleans are named, so that both can be."""
+    asked = []
+    monkeypatch.setattr(cli, "_execute", lambda *arguments: asked.append(arguments) or 0)
+    words = [
+        "--learning-rate",
+        "1e-3",
+        "--shared-torso",
+        "True",
+        "False",
+        "--hidden-sizes",
+        "8",
+        "8",
+        "--num-envs",
+        "2",
+        "4",
+    ]
+    assert jaxrl(capfd, "sweep", *PPO, "--out", tmp_path / "new", *words)[0] == 0
+    [(ready, out, config)] = asked
+    assert out == tmp_path / "new"
+    assert ready.job.hyper_parameters | {"learning_rate": 1e-3, "hidden_sizes": (8, 8)} == ready.job.hyper_parameters
+    assert ready.plan.configs == [{"num_envs": n, "shared_torso": s} for n in (2, 4) for s in (True, False)]
+    assert len(ready.plan.groups) == 4
+    assert (config["num_devices"], config["tensorboard"], config["seeds"]) == (2, False, 8)
+    assert jaxrl(capfd, "train", *PPO, "--out", tmp_path / "new", "--shared-torso", "True")[0] == 0
+    assert asked[1][0].job.hyper_parameters["shared_torso"] is True
+
+
+def test_the_first_signal_asks_and_the_second_ends(capfd):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with cli._stop_signal() as asked:
+        assert not asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_does_not_wait_for_jax():
+    code = (
+        "import sys; from jaxrl.cli import main; status = main(['--help']); "
+        "sys.exit(status or any(name in sys.modules for name in ('jax', 'orbax', 'gymnax', 'matplotlib')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in cli.COMMANDS:
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_agents_help_lists_every_hyper_parameter_and_its_default(command, agent, capfd):
+    status, text, _ = jaxrl(capfd, command, agent, "--help")
+    assert status == 0
+    for name, parameter in inspect.signature(AGENTS[agent]).parameters.items():
+        default = parameter.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        [(description, found)] = re.findall(rf" --{name.replace('_', '-')} (.*?) ?\(default: (.*?)\)", text)
+        assert found == shown
+        assert re.search("[a-z]", description), f"{name} has no description"
+
+
+def test_other_ways_to_ask(capfd):
+    status, text, _ = jaxrl(capfd, "--version")
+    assert (status, re.fullmatch(r"jaxrl \d+\.\d+\.\d+", text) is not None) == (0, True)
+    status, text, _ = jaxrl(capfd, "train", "--help")
+    assert status == 0
+    assert "AGENT is one of: " in text
+    assert all(agent in text for agent in AGENTS)
+    status, text, _ = jaxrl(capfd, "list")
+    assert status == 0
+    assert all(name in text for name in (*AGENTS, "CartPole-v1", "brax/ant", "jaxrl/Probe-value-v0"))
+    for words in ([], ["train"]):
+        status, text, error = jaxrl(capfd, *words)
+        assert status == 2
+        assert "usage: jaxrl" in text + error
+
+
+# ---------------------------------------------------------------- wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tran", "ppo"], "unknown command 'tran': did you mean train? (jaxrl --help shows all)"),
+        (["train", "pppo"], "unknown agent 'pppo': did you mean ppo? (jaxrl list shows all)"),
+        (["train", "--env", "CartPole-v1"], "usage: jaxrl train AGENT --env ID"),
+        (["train", "ppo"], "Missing from jaxrl train ppo: --env STR"),
+        (
+            ["train", *PPO, "--lerning-rate", "1"],
+            "Unrecognized options: --lerning-rate, 1 Perhaps you meant: --learning-",
+        ),
+        (["train", *PPO, "--learning-rate", "fast"], "--learning-rate: could not convert string to float: 'fast'"),
+        (
+            ["train", *PPO, "--learning-rate", "nan"],
+            "ppo: learning_rate=nan is not accepted; it must be a number in (0,",
+        ),
+        (["train", *PPO, "--gamma", "1.5"], "ppo: gamma=1.5 is not accepted; it must be a number in [0, 1]"),
+        (["train", *PPO, "--num-steps", "1e5"], "--num-steps: invalid literal for int() with base 10: '1e5'"),
+        (["train", *PPO, "--num-steps", "100"], "num_steps=100 is not accepted; one update of ppo takes"),
+        (["train", *PPO, "--env", "CartPole-v2"], "unknown environment 'CartPole-v2': did you mean CartPole-v1?"),
+        (["train", *PPO, "--seeds", "0"], "seeds=0 is not accepted; it must be a whole number, at least 1"),
+        (
+            ["train", *PPO, "--seed", "99999999999999999999"],
+            "seed=99999999999999999999 is not accepted; it must be less",
+        ),
+        (["train", *PPO, "--devices", "-1"], "--devices -1 is not accepted; it must be 0, for all, or more"),
+        (["train", *PPO, "--devices", "3"], "--devices 3 is not accepted"),
+        (["train", *PPO, "--clip-value-loss", "maybe"], "invalid choice 'maybe' for argument '--clip-value-loss'"),
+        (
+            ["train", *PPO, "--num-minibatches", "3"],
+            "num_minibatches=3 does not divide num_envs * rollout_length = 512",
+        ),
+        (["train", *PPO, "--env-params", "gravity"], "--env-params gravity is not accepted; it must be name=value"),
+        (["train", *PPO, "--env-params", "=1"], "--env-params =1 is not accepted; it must be name=value"),
+        (
+            ["train", *PPO, "--env-params", "gravity=low"],
+            "CartPole-v1: gravity=low is not accepted; it must be a number",
+        ),
+        (["train", *PPO, "--env-params", "gravity=[1,2]"], "gravity=[1, 2] is not accepted; it must be a number"),
+        (
+            ["train", *PPO, "--env-params", "gravitas=1"],
+            "CartPole-v1: unknown parameter 'gravitas'; there are: max_steps",
+        ),
+        (["train", "dqn", *PPO[1:], "--env", "Pendulum-v1"], "dqn: Pendulum-v1 has continuous actions"),
+        (
+            ["train", "dqn", *PPO[1:], "--replay-size", "3000000000"],
+            "replay_size=3000000000 is not accepted; it must be",
+        ),
+        (["sweep", *PPO, "--learning-rate"], "learning_rate=[] is not accepted; it must hold one value at least"),
+        (["sweep", *PPO, "--learning-rate", "1e-3", "-1"], "learning_rate=-1.0 is not accepted"),
+        (["resume"], "Missing from jaxrl resume: PATH"),
+        (["resume", "nowhere"], "nowhere is not a run's folder: there is no such folder"),
+        (["resume", "other"], "other is not a run's folder: it has no config.json"),
+        (["evaluate", "nowhere"], "nowhere is not a run's folder: there is no such folder"),
+        (["evaluate", "other", "--episodes", "0"], "episodes=0 is not accepted; it must be a whole number, at least 1"),
+        (["evaluate", "other", "--draw", "-1"], "draw=-1 is not accepted; it must be a whole number, at least 0"),
+        (["plot"], "plot: name one run's folder at least"),
+        (["plot", "nowhere"], "nowhere/config.json: there is no such folder"),
+        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of ppo, dqn"),
+    ],
+)
+def test_wrong_words(words, message, tmp_path, capfd, monkeypatch):
+    """Status 2, nothing compiled, nothing written; the message names what was wrong, and what would be right."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    if "--num-steps" in words:
+        words = [*words, "--out", "out"]
+    status, _, error = jaxrl(capfd, *words)
+    assert status == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        ("file", [], "--out file is a file; it must be a folder, or not there yet"),
+        ("file/out", [], "--out file/out cannot be made: Not a directory"),
+        ("full", [], "--out full is a folder with other things in it; choose another"),
+        ("full", ["--overwrite"], "--out full is a folder with other things in it; choose another"),
+        ("model", ["--overwrite"], "--out model is a folder with other things in it; choose another"),
+    ],
+)
+def test_a_folder_that_is_not_a_runs_is_left_alone(out, options, message, tmp_path, capfd, monkeypatch):
+    """Others' programs have a config.json, too."""
+    monkeypatch.chdir(tmp_path)
+    files = {"file": "x", "full/precious.txt": "x", "model/config.json": '{"hidden_size": 768}'}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    status, _, error = jaxrl(capfd, "train", *PPO, "--out", out, *options)
+    assert status == 2
+    assert message in error
+    assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: "{", "config.json is damaged or cannot be read"),
+        (lambda config: "[]", "config.json is damaged: it holds a list"),
+        (lambda config: "{}", "config.json is not the configuration of a run: agent is missing"),
+        (lambda config: config | {"num_steps": "many"}, "is not the configuration of a run: num_steps is many"),
+        (lambda config: config | {"hyper_parameters": None}, "a run: hyper_parameters is None"),
+        (lambda config: config | {"agent": "dqm"}, "unknown agent 'dqm': did you mean dqn?"),
+        (lambda config: config | {"hyper_parameters": {"gama": 1}}, "unknown hyper-parameter of dqn 'gama'"),
+        (lambda config: config | {"num_steps": 0}, "num_steps=0 is not accepted"),
+        (lambda config: config | {"num_steps": 50_000}, "is of another run: num_steps was 100000, and now is 50000"),
+    ],
+)
+def test_a_damaged_config(change, message, whole, tmp_path, capfd):
+    config = change(json.loads((whole / "config.json").read_text()))
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    for command in ("resume", "evaluate"):
+        status, _, error = jaxrl(capfd, command, tmp_path)
+        assert status == 2
+        assert message in error
+        assert "Traceback" not in error
+
+
+def test_failures_that_are_no_ones_words(tmp_path, capfd, monkeypatch):
+    """A disk or a memory that is full is told in a line; a fault in the program itself keeps its traceback."""
+    for error, message in [
+        (OSError(28, "No space left on device", "run/metrics.npz"), "No space left on device: 'run/metrics.npz'"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 32 bytes."), "out of memory; fewer seeds, smaller"),
+        (MemoryError("Unable to allocate 7 TiB"), "out of memory; fewer seeds, smaller"),
+    ]:
+
+        def failing(words, error=error):
+            raise error
+
+        monkeypatch.setitem(cli.COMMANDS, "list", failing)
+        status, _, text = jaxrl(capfd, "list")
+        assert status == 1
+        assert message in text
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda words: {}["fault"])
+    with pytest.raises(KeyError):
+        cli.main(["list"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ((), {}),
+        (("a=1", "b=1.5", "c=True", "d=spring", "e=(1,2)", "f=x=y", "g="), None),
+        (("a=1e3", "b='1'", "c=None", "d=true"), {"a": 1000.0, "b": "1", "c": None, "d": "true"}),
+    ],
+)
+def test_parameters(pairs, expected):
+    if expected is None:
+        expected = {"a": 1, "b": 1.5, "c": True, "d": "spring", "e": (1, 2), "f": "x=y", "g": ""}
+    assert cli._parameters(pairs) == expected
+
+
+@pytest.mark.parametrize("pair", ["", "a", "=1"])
+def test_parameters_that_are_no_pairs(pair):
+    with pytest.raises(JaxrlError, match="must be name=value"):
+        cli._parameters([pair])
