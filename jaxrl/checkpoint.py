@@ -40,11 +40,26 @@ class Checkpoint(NamedTuple):
     job: dict[str, Any]
 
 
+def check_folder(directory: pathlib.Path):
+    """Checks that checkpoints can be kept under a folder.
+
+    Raises:
+      JaxrlError: if its path has square brackets: orbax takes them for a pattern, and loses what it writes there.
+    """
+    if set("[]") & set(str(directory.absolute())):
+        raise JaxrlError(f"{directory.absolute()} is not accepted; a path of checkpoints must not hold [ or ]")
+
+
 @contextlib.contextmanager
 def manager(directory: pathlib.Path) -> Iterator[Any]:
-    """An orbax manager of a folder's checkpoints that keeps the newest; on leaving, what it writes is complete."""
+    """An orbax manager of a folder's checkpoints that keeps the newest; on leaving, what it writes is complete.
+
+    Raises:
+      JaxrlError: as `check_folder` does.
+    """
     import orbax.checkpoint as ocp
 
+    check_folder(directory)
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each of the reads that a failed one took along
     with ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1)) as opened:

@@ -225,6 +225,9 @@ def use_devices(number: int):
 
 def _claim(out: pathlib.Path, overwrite: bool):
     """Makes the run's folder, or says why not."""
+    from jaxrl.checkpoint import check_folder
+
+    check_folder(out)
     if out.exists() and not out.is_dir():
         raise JaxrlError(f"--out {out} is a file; it must be a folder, or not there yet")
     if out.exists() and any(out.iterdir()):

@@ -136,6 +136,15 @@ def test_no_checkpoint_is_none(saved, tmp_path):
         list(evaluations(ready, tmp_path, 1, 0))
 
 
+def test_a_path_that_orbax_would_take_for_a_pattern(tmp_path):
+    with (
+        pytest.raises(JaxrlError, match=r"a path of checkpoints must not hold \[ or \]"),
+        checkpoint.manager(tmp_path / "[a]"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def damages(content: bytes) -> dict[str, bytes | None]:
     return {"deleted": None, "halved": content[: len(content) // 2], "garbage": b"garbage" * 10}
 

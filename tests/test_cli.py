@@ -411,6 +411,7 @@ def test_wrong_words(words, message, tmp_path, capfd, monkeypatch):
     [
         ("file", [], "--out file is a file; it must be a folder, or not there yet"),
         ("file/out", [], "--out file/out cannot be made: Not a directory"),
+        ("[new]", [], "[new] is not accepted; a path of checkpoints must not hold [ or ]"),
         ("full", [], "--out full is a folder with other things in it; choose another"),
         ("full", ["--overwrite"], "--out full is a folder with other things in it; choose another"),
         ("model", ["--overwrite"], "--out model is a folder with other things in it; choose another"),
