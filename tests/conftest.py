@@ -1,4 +1,4 @@
-"""Test set-up: two CPU devices, so that sharding is exercised everywhere, and a compilation cache that outlives a run."""
+"""Two CPU devices, so that sharding is exercised everywhere, and a compilation cache that outlives a run."""
 
 import os
 import pathlib

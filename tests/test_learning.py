@@ -36,9 +36,7 @@ GATES = {
 @pytest.mark.parametrize("gate", GATES)
 def test_the_interquartile_mean_passes_its_gate(gate):
     constructor, env, env_params, num_steps, seeds, hyper_parameters, threshold = GATES[gate]
-    results = jaxrl.sweep(
-        constructor, env, num_steps=num_steps, seeds=seeds, env_params=env_params, **hyper_parameters
-    )
+    results = jaxrl.sweep(constructor, env, num_steps=num_steps, seeds=seeds, env_params=env_params, **hyper_parameters)
     final = results.summary["final_return"]
     assert results.summary["diverged_seeds"] == []
     assert final["iqm"] >= threshold, final

@@ -154,6 +154,8 @@ def dqn(
         next_q = apply(target_params, batch.next_obs)  # [B, num_actions]
         chosen = jnp.argmax(apply(params, batch.next_obs) if double else next_q, axis=-1)
         target = batch.reward + gamma * (1.0 - batch.terminated) * _take(next_q, chosen)
+        # First the target, then the rest: neither network's activations are in memory together with the other's.
+        target, params = jax.lax.optimization_barrier((target, params))
         q = _take(apply(params, batch.obs), batch.action)
         return LOSSES[loss](q, jax.lax.stop_gradient(target)).mean(), q.mean()
 
