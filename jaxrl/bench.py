@@ -24,7 +24,7 @@ from jaxrl import checks
 # The configuration that is timed, beside the peers' the same: CartPole-v1, two layers of 64 units.
 SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"num_envs": 4, "rollout_length": 128, "num_epochs": 4, "num_minibatches": 4, "activation": "tanh"},
-    "dqn": {"replay_size": 10_000, "batch_size": 128, "warmup_steps": 128, "activation": "relu"},
+    "dqn": {"replay_size": 10_000, "batch_size": 128, "warmup_steps": 128, "rollout_length": 1, "activation": "relu"},
 }
 ENV = "CartPole-v1"
 TOTAL_STEPS = {"ppo": 3_200_000, "dqn": 80_000}  # of all seeds together

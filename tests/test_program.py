@@ -227,7 +227,7 @@ def num_bytes(tree) -> int:
 
 def test_dqn_holds_each_replay_once(compiled):
     """The replays are written in place: what else there is, networks, optimisers and a batch, needs less than half."""
-    built, xla = compiled(dqn, 16, batch_size=64)
+    built, xla = compiled(dqn, 16, batch_size=64, replay_size=10_000, rollout_length=1)
     replays = num_bytes(built.shapes.agent.replay)
     assert replays == 16 * 10_000 * (4 * 4 + 4 + 4 + 1 + 4 * 4)  # obs, action, reward, terminated, next_obs
     assert built.memory_bytes <= 1.5 * replays
