@@ -9,7 +9,7 @@ import jaxrl
 
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
-    "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, {}, 450),
+    "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, {"double": True}, 450),
     "ppo-pendulum": (
         jaxrl.ppo,
         "Pendulum-v1",
