@@ -7,9 +7,10 @@ import pytest
 
 import jaxrl
 
+DOUBLE_DQN = {"double": True, "rollout_length": 4, "replay_size": 100_000, "learning_rate": 1e-3}
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
-    "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, {"double": True}, 450),
+    "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, DOUBLE_DQN, 450),
     "ppo-pendulum": (
         jaxrl.ppo,
         "Pendulum-v1",

@@ -51,12 +51,12 @@ class QNetwork(nn.Module):
 
 def dqn(
     *,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-4,
     gamma: float = 0.99,
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
     epsilon_decay_steps: int = 10_000,
-    replay_size: int = 100_000,
+    replay_size: int = 10_000,
     batch_size: int = 128,
     warmup_steps: int = 1_000,
     target_update_every: int = 500,
@@ -65,7 +65,7 @@ def dqn(
     loss: str = "huber",
     max_grad_norm: float = 10.0,
     num_envs: int = 1,
-    rollout_length: int = 4,
+    rollout_length: int = 1,
     gradient_steps: int = 1,
     hidden_sizes: tuple[int, ...] = (64, 64),
     activation: str = "relu",
@@ -106,7 +106,7 @@ def dqn(
 
     Example:
       >>> dqn(double=True, tau=0.01, target_update_every=1).rollout_length
-      4
+      1
     """
     checks.number("dqn", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
     checks.number("dqn", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)

@@ -295,7 +295,7 @@ def test_bad_arguments(bad):
         (lambda: dqn(hidden_sizes=(8, 0)), ["dqn: hidden_sizes[1]=0"]),
         (
             lambda: dqn(replay_size=100, num_envs=3),
-            ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "12"],
+            ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "3"],
         ),
         (lambda: dqn(replay_size=100, batch_size=128), ["batch_size=128", "100"]),
         (lambda: dqn(torso="rnn").init(jax.random.key(0), SPEC), ["dqn: torso='rnn'"]),
