@@ -2,8 +2,8 @@
 
 JAX lowers its generator, Threefry-2x32 (Salmon et al. 2011), to a loop of five turns on CPUs, and inside the training
 loop the overhead of those small loops is what most of a rollout's time goes to. `unrolled` gives a key of the same
-numbers whose draws are straight-line code: on two CPU cores the draws of a CartPole step, for one seed or for 32, take a
-quarter of the time.
+numbers whose draws are straight-line code: on two CPU cores the draws of a CartPole step, for one seed or for 32, take
+a quarter of the time.
 """
 
 from __future__ import annotations
