@@ -54,11 +54,12 @@ def test_cnn_sees_images_of_any_dtype():
     obs = jax.random.bernoulli(jax.random.key(1), 0.3, (2, 3, *shape))  # bool
     params, features = apply(torso, obs)
     assert (features.shape, features.dtype) == ((2, 3, 8), jnp.float32)
-    assert params["params"]["Conv_0"]["kernel"].shape == (3, 3, 4, 16)
+    assert params["params"]["Dense_0"]["kernel"].shape == (3 * 3 * 4, 16)
     assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (8 * 8 * 16, 8)
     weights = params["params"]
     windows = np.lib.stride_tricks.sliding_window_view(obs[0, 0], (3, 3), axis=(0, 1))  # [8, 8, 4, 3, 3]
-    hidden = np.einsum("ijchw,hwco->ijo", windows, weights["Conv_0"]["kernel"]) + weights["Conv_0"]["bias"]
+    kernel = weights["Dense_0"]["kernel"].reshape(3, 3, 4, 16)
+    hidden = np.einsum("ijchw,hwco->ijo", windows, kernel) + weights["Dense_0"]["bias"]
     dense = weights["MLP_0"]["Dense_0"]
     expected = np.maximum(np.maximum(hidden, 0).ravel() @ dense["kernel"] + dense["bias"], 0)
     np.testing.assert_allclose(features[0, 0], expected, atol=1e-4)
