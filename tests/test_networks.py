@@ -47,6 +47,13 @@ def test_activations(name, at_minus_one):
     assert float(networks.ACTIVATIONS[name](jnp.float32(-1.0))) == pytest.approx(at_minus_one, abs=1e-4)
 
 
+def test_relu_has_the_derivative_of_a_rectifier():
+    x = jnp.array([-2.0, -1e-3, 0.0, 1e-3, 2.0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(networks.ACTIVATIONS["relu"]))(x), [0, 0, 0, 1, 1])
+    _, tangents = jax.jvp(networks.ACTIVATIONS["relu"], (x,), (jnp.arange(5.0),))
+    np.testing.assert_array_equal(tangents, [0, 0, 0, 3, 4])
+
+
 def test_cnn_sees_images_of_any_dtype():
     shape = (10, 10, 4)
     torso = networks.make_torso("dqn", spec(shape), "auto", (8,), "relu")()

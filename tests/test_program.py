@@ -226,17 +226,18 @@ def num_bytes(tree) -> int:
 
 
 def test_dqn_holds_each_replay_once(compiled):
-    """The replays are written in place: what else there is, networks, optimisers and a batch, needs less than half."""
-    built, xla = compiled(dqn, 16, batch_size=64, replay_size=10_000, rollout_length=1)
+    """The replays are written in place: what else there is, networks, optimisers and a batch, needs about half."""
+    built, xla = compiled(dqn, 128, replay_size=10_000, rollout_length=1)
     replays = num_bytes(built.shapes.agent.replay)
-    assert replays == 16 * 10_000 * (4 * 4 + 4 + 4 + 1 + 4 * 4)  # obs, action, reward, terminated, next_obs
-    assert built.memory_bytes <= 1.5 * replays
+    assert replays == 128 * 10_000 * (4 * 4 + 4 + 4 + 1 + 4 * 4)  # obs, action, reward, terminated, next_obs
+    limit = 1.5 if jax.__version_info__ >= (0, 11) else 1.65  # jax 0.10 drops the barriers between the activations
+    assert built.memory_bytes <= limit * replays
 
     # Donation: all of the state is written over the state that was given, so the output is metrics and nothing else.
     memory = xla.memory_analysis()
     assert memory.alias_size_in_bytes >= num_bytes(built.shapes._replace(key=())) / 2
     assert memory.alias_size_in_bytes == memory.argument_size_in_bytes - 4  # but for the number of updates
-    assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 4000
+    assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 32_000
 
     replay_shaped = re.compile(r"%(\S+) = \w+\[(?:\d+,)*10000(?:,\d+)*\]\S* ([\w-]+)\(")
     operations = replay_shaped.findall(xla.as_text())

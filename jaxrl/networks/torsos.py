@@ -13,9 +13,25 @@ import jax.numpy as jnp
 from jaxrl import checks
 from jaxrl.types import Array, Box, Key, Spec
 
+
+@jax.custom_jvp
+def relu(x: Array) -> Array:
+    """max(x, 0), with a derivative that is read off the output: the backward pass then keeps one array, not two.
+
+    The barrier keeps XLA from computing the output again, which would keep the input for it.
+    """
+    return jax.lax.optimization_barrier(jnp.maximum(x, 0))
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], 0)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
+    "relu": relu,
     "swish": jax.nn.swish,
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
