@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxrl import agents, envs, networks, normalize, replay, returns
-    from jaxrl.agents import dqn, ppo
+    from jaxrl import agents, envs, networks, normalize, planning, replay, returns
+    from jaxrl.agents import (
+        double_q_learning,
+        dqn,
+        expected_sarsa,
+        monte_carlo,
+        n_step_sarsa,
+        n_step_td,
+        ppo,
+        q_learning,
+        sarsa,
+        sarsa_lambda,
+        td,
+    )
     from jaxrl.checks import JaxrlError
     from jaxrl.envs import make
     from jaxrl.evaluation import evaluate
@@ -20,7 +32,19 @@ if TYPE_CHECKING:
     from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
 
 _HOMES = {
-    "jaxrl.agents": ("dqn", "ppo"),
+    "jaxrl.agents": (
+        "double_q_learning",
+        "dqn",
+        "expected_sarsa",
+        "monte_carlo",
+        "n_step_sarsa",
+        "n_step_td",
+        "ppo",
+        "q_learning",
+        "sarsa",
+        "sarsa_lambda",
+        "td",
+    ),
     "jaxrl.checks": ("JaxrlError",),
     "jaxrl.envs": ("make",),
     "jaxrl.evaluation": ("evaluate",),
@@ -30,7 +54,7 @@ _HOMES = {
     "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("agents", "envs", "networks", "normalize", "replay", "returns")
+_MODULES = ("agents", "envs", "networks", "normalize", "planning", "replay", "returns")
 
 __all__ = [
     "Agent",
@@ -44,17 +68,27 @@ __all__ = [
     "TrainState",
     "Transition",
     "agents",
+    "double_q_learning",
     "dqn",
     "envs",
     "evaluate",
+    "expected_sarsa",
     "init_train",
     "make",
+    "monte_carlo",
+    "n_step_sarsa",
+    "n_step_td",
     "networks",
     "normalize",
+    "planning",
     "ppo",
+    "q_learning",
     "replay",
     "returns",
+    "sarsa",
+    "sarsa_lambda",
     "sweep",
+    "td",
     "train",
     "train_interval",
     "train_step",

@@ -98,6 +98,8 @@ class Spec(NamedTuple):
       max_steps: the time limit of one episode in steps, or None where there is none or it is not known.
       num_agents: how many agents act in it.
       discount: the discount that belongs to the problem itself, or None where the agent chooses it.
+      layout: of a grid world the rows of its cells as text; states are numbered in reading order. Empty elsewhere.
+      action_names: what the discrete actions are called, where they have names that one knows, such as `up`.
     """
 
     id: str
@@ -106,6 +108,25 @@ class Spec(NamedTuple):
     max_steps: int | None = None
     num_agents: int = 1
     discount: float | None = None
+    layout: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+
+
+class Model(NamedTuple):
+    """All there is to know of a finite Markov decision process with `S` states and `A` actions.
+
+    Attributes:
+      transition: P, float32 `[S, A, S]`: `transition[s, a, t]` is the probability that `a` in `s` leads to `t`. A
+        terminal state leads to itself.
+      reward: R, float32 `[S, A]`: the expected reward of `a` in `s`; 0 in a terminal state.
+      terminal: bool `[S]`: which states end an episode.
+      start: float32 `[S]`: the distribution of an episode's first state.
+    """
+
+    transition: Array
+    reward: Array
+    terminal: Array
+    start: Array
 
 
 class Outcome(NamedTuple):
@@ -136,11 +157,13 @@ class Env(NamedTuple):
         `env_state` and `obs` are those of a freshly drawn episode, and `outcome.next_obs` is the last observation of
         the old one.
       spec: see `Spec`.
+      model: of a finite environment whose dynamics are known, the whole of them, for planning; else None.
     """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[Key, PyTree, Array], tuple[PyTree, PyTree, Outcome]]
     spec: Spec
+    model: Model | None = None
 
 
 class Transition(NamedTuple):

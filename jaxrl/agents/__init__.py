@@ -6,10 +6,33 @@ from collections.abc import Callable
 
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.ppo import ppo
+from jaxrl.agents.tabular import (
+    double_q_learning,
+    expected_sarsa,
+    monte_carlo,
+    n_step_sarsa,
+    n_step_td,
+    q_learning,
+    sarsa,
+    sarsa_lambda,
+    td,
+)
 from jaxrl.checks import unknown_name
 from jaxrl.types import Agent
 
-AGENTS: dict[str, Callable[..., Agent]] = {"dqn": dqn, "ppo": ppo}
+AGENTS: dict[str, Callable[..., Agent]] = {
+    "dqn": dqn,
+    "ppo": ppo,
+    "q_learning": q_learning,
+    "double_q_learning": double_q_learning,
+    "sarsa": sarsa,
+    "expected_sarsa": expected_sarsa,
+    "n_step_sarsa": n_step_sarsa,
+    "sarsa_lambda": sarsa_lambda,
+    "monte_carlo": monte_carlo,
+    "td": td,
+    "n_step_td": n_step_td,
+}
 
 
 def constructor(name: str) -> Callable[..., Agent]:
@@ -23,4 +46,18 @@ def constructor(name: str) -> Callable[..., Agent]:
     return AGENTS[name]
 
 
-__all__ = ["AGENTS", "constructor", "dqn", "ppo"]
+__all__ = [
+    "AGENTS",
+    "constructor",
+    "double_q_learning",
+    "dqn",
+    "expected_sarsa",
+    "monte_carlo",
+    "n_step_sarsa",
+    "n_step_td",
+    "ppo",
+    "q_learning",
+    "sarsa",
+    "sarsa_lambda",
+    "td",
+]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.envs import grid
 from jaxrl.types import Array, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
 
 FAILING = {
@@ -74,7 +75,18 @@ def gymnax_env(env_id: str, **params: Any) -> Env:
         env_params = _replace(env_id, defaults, {k: v for k, v in params.items() if k not in arguments})
         action_space, obs_space = base.action_space(env_params), base.observation_space(env_params)
     # Outside: under compile-time evaluation, tracing the functions below would run them, operation by operation.
-    return _adapt(env_id, base, env_params, action_space, obs_space)
+    env = _adapt(env_id, base, env_params, action_space, obs_space)
+    return _with_model(env, base) if env_id == "FrozenLake-misc" else env
+
+
+def _with_model(env: Env, lake: Any) -> Env:
+    """The frozen lake with its model, layout and the names of its actions."""
+    names = ("left", "down", "right", "up")
+    rows = tuple("".join("S.#T"[tile] for tile in row) for row in np.asarray(lake.desc))
+    success_rate = lake.success_rate if lake.is_slippery else 1.0
+    rewards = tuple(np.asarray(lake.reward_schedule).tolist())
+    model = grid.frozen_lake_model(rows, success_rate, rewards, tuple(grid.MOVES[name] for name in names))
+    return env._replace(spec=env.spec._replace(layout=rows, action_names=names), model=model)
 
 
 def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: Any) -> Env:

@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.envs import brax_adapter, gymnax_adapter, probes, wrappers
+from jaxrl.envs import brax_adapter, grid, gymnax_adapter, maximization_bias, probes, random_walk, wrappers
 from jaxrl.types import Env
 
 # Our own environments: id -> constructor, whose keyword arguments are the environment's parameters.
-OWN: dict[str, Callable[..., Env]] = {**probes.PROBES}
+OWN: dict[str, Callable[..., Env]] = {
+    "jaxrl/Corridor-v0": grid.corridor,
+    "jaxrl/Maze-v0": grid.maze,
+    "jaxrl/Cliff-v0": grid.cliff,
+    "jaxrl/WindyGrid-v0": grid.windy_grid,
+    "jaxrl/RandomWalk-v0": random_walk.random_walk,
+    "jaxrl/MaximizationBias-v0": maximization_bias.maximization_bias,
+    **probes.PROBES,
+}
 
 NOT_SUPPORTED = ("jaxmarl", "gymnasium", "playground")
 

@@ -1,0 +1,84 @@
+"""Double Q-learning (van Hasselt 2010; Sutton and Barto 2018, section 6.7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agents.tabular import common
+from jaxrl.exploration import epsilon_greedy
+from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
+
+
+class DoubleQLearningState(NamedTuple):
+    """The environment's spec, which is static, and the two tables of action values, `[2, S, A]`."""
+
+    spec: Spec
+    tables: Array
+
+    @property
+    def q(self) -> Array:
+        """The mean of the two tables, `[S, A]`, by which it acts."""
+        return self.tables.mean(axis=0)
+
+
+def double_q_learning(
+    *,
+    learning_rate: float = 0.1,
+    gamma: float = 0.99,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.0,
+    epsilon_decay_steps: int = 10_000,
+    initial_value: float = 0.0,
+) -> Agent:
+    """Double Q-learning with two tables, for discrete states and actions.
+
+    A coin says which table learns; it chooses the next state's best action, and the other one values it. So no estimate
+    is maximised over its own noise (Sutton and Barto 2018, equation 6.10).
+
+    Args:
+      learning_rate: step size alpha, in (0, 1].
+      gamma: discount, in [0, 1].
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      initial_value: what the tables hold before learning.
+
+    Returns:
+      an `Agent`; its metrics are td_error (the size of the temporal-difference error) and epsilon.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+    """
+    epsilon_at = common.check_control(
+        "double_q_learning",
+        learning_rate=learning_rate,
+        gamma=gamma,
+        epsilon_start=epsilon_start,
+        epsilon_final=epsilon_final,
+        epsilon_decay_steps=epsilon_decay_steps,
+        initial_value=initial_value,
+    )
+
+    def init(key: Key, spec: Spec) -> DoubleQLearningState:
+        table = common.action_values("double_q_learning", spec, initial_value)
+        return DoubleQLearningState(spec, jnp.stack([table, table]))
+
+    act = common.act_epsilon_greedily(epsilon_at)
+
+    def update(
+        state: DoubleQLearningState, trajectory: Transition, key: Key, step: Array
+    ) -> tuple[DoubleQLearningState, Metrics]:
+        obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
+        coin_key, tie_key = jax.random.split(key)
+        coin = jax.random.bernoulli(coin_key)
+        learner, judge = jnp.where(coin, state.tables[::-1], state.tables)
+        best = epsilon_greedy(tie_key, learner[next_obs], 0.0)
+        error = reward + gamma * (1 - terminated) * judge[next_obs, best] - learner[obs, action]
+        learner = learner + learning_rate * error * common.indicator(learner, obs, action)
+        tables = jnp.where(coin, jnp.stack([judge, learner]), jnp.stack([learner, judge]))
+        return DoubleQLearningState(state.spec, tables), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
+
+    return Agent(init, act, update, num_envs=1, rollout_length=1, name="double_q_learning")

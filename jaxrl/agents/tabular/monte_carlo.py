@@ -1,0 +1,96 @@
+"""Monte-Carlo control (Sutton and Barto 2018, section 5.4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks
+from jaxrl.agents.tabular import common
+from jaxrl.returns import discounted_returns
+from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
+
+
+class MonteCarloState(NamedTuple):
+    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
+
+    spec: Spec
+    q: Array
+
+
+def monte_carlo(
+    *,
+    learning_rate: float = 0.1,
+    gamma: float = 0.99,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.0,
+    epsilon_decay_steps: int = 10_000,
+    initial_value: float = 0.0,
+    first_visit: bool = True,
+    rollout_length: int = 500,
+) -> Agent:
+    """On-policy Monte-Carlo control with a table, for discrete states and actions.
+
+    Moves Q(s, a) towards the return that followed, once the episode has ended: by a constant step size, which forgets
+    the policies of old (Sutton and Barto 2018, equation 6.1, in the algorithm of section 5.4). The policy stays as it
+    is for a whole rollout, and steps whose episode does not end within it are left out, so it should be longer than an
+    episode. The return of a truncated episode goes on with its last state's greatest action value.
+
+    Args:
+      learning_rate: step size alpha, in (0, 1].
+      gamma: discount, in [0, 1].
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      initial_value: what the table holds before learning.
+      first_visit: whether only an episode's first visit to a pair of state and action counts; else every one does.
+      rollout_length: environment steps between updates.
+
+    Returns:
+      an `Agent`; its metrics are td_error (the mean size of the errors learned from; 0 where there were none) and
+      epsilon.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+    """
+    checks.integer("monte_carlo", rollout_length=rollout_length)
+    epsilon_at = common.check_control(
+        "monte_carlo",
+        learning_rate=learning_rate,
+        gamma=gamma,
+        epsilon_start=epsilon_start,
+        epsilon_final=epsilon_final,
+        epsilon_decay_steps=epsilon_decay_steps,
+        initial_value=initial_value,
+    )
+
+    def init(key: Key, spec: Spec) -> MonteCarloState:
+        return MonteCarloState(spec, common.action_values("monte_carlo", spec, initial_value))
+
+    act = common.act_epsilon_greedily(epsilon_at)
+
+    def update(
+        state: MonteCarloState, trajectory: Transition, key: Key, step: Array
+    ) -> tuple[MonteCarloState, Metrics]:
+        obs, action, reward, terminated, truncated, next_obs, _ = jax.tree.map(lambda x: x[:, 0], trajectory)
+        ended = terminated | truncated
+        returns = discounted_returns(reward, gamma * (1 - terminated), state.q[next_obs].max(-1), ended)
+        whole = jnp.cumsum(ended[::-1])[::-1] > 0  # an end is still to come
+
+        def learn(carry: tuple[Array, Array], step: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+            q, seen = carry
+            obs, action, target, whole, ended = step
+            counts = whole & ~(seen[obs, action] & first_visit)
+            visited = common.indicator(q, obs, action)
+            error = jnp.where(counts, target - q[obs, action], 0.0)
+            seen = jnp.where(ended, False, seen | (visited > 0))
+            return (q + learning_rate * error * visited, seen), (jnp.abs(error), counts)
+
+        carry = (state.q, jnp.zeros(state.q.shape, bool))
+        (q, _), (errors, counts) = jax.lax.scan(learn, carry, (obs, action, returns, whole, ended))
+        metrics = {"td_error": errors.sum() / jnp.maximum(counts.sum(), 1), "epsilon": epsilon_at(step)}
+        return MonteCarloState(state.spec, q), metrics
+
+    return Agent(init, act, update, num_envs=1, rollout_length=rollout_length, name="monte_carlo")

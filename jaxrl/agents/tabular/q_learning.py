@@ -1,0 +1,73 @@
+"""Q-learning (Watkins 1989; Sutton and Barto 2018, section 6.5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxrl.agents.tabular import common
+from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
+
+
+class QLearningState(NamedTuple):
+    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
+
+    spec: Spec
+    q: Array
+
+
+def q_learning(
+    *,
+    learning_rate: float = 0.1,
+    gamma: float = 0.99,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.0,
+    epsilon_decay_steps: int = 10_000,
+    initial_value: float = 0.0,
+) -> Agent:
+    """Q-learning with a table, for discrete states and actions.
+
+    Moves Q(s, a) towards r + gamma max_a' Q(s', a'), whatever action follows: it learns about the greedy policy while
+    it explores (Sutton and Barto 2018, equation 6.8).
+
+    Args:
+      learning_rate: step size alpha, in (0, 1].
+      gamma: discount, in [0, 1].
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      initial_value: what the table holds before learning; more than any return makes an agent curious.
+
+    Returns:
+      an `Agent`; its metrics are td_error (the size of the temporal-difference error) and epsilon.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+
+    Example:
+      >>> q_learning(epsilon_start=0.1, epsilon_final=0.1).name
+      'q_learning'
+    """
+    epsilon_at = common.check_control(
+        "q_learning",
+        learning_rate=learning_rate,
+        gamma=gamma,
+        epsilon_start=epsilon_start,
+        epsilon_final=epsilon_final,
+        epsilon_decay_steps=epsilon_decay_steps,
+        initial_value=initial_value,
+    )
+
+    def init(key: Key, spec: Spec) -> QLearningState:
+        return QLearningState(spec, common.action_values("q_learning", spec, initial_value))
+
+    act = common.act_epsilon_greedily(epsilon_at)
+
+    def update(state: QLearningState, trajectory: Transition, key: Key, step: Array) -> tuple[QLearningState, Metrics]:
+        obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
+        error = reward + gamma * (1 - terminated) * state.q[next_obs].max() - state.q[obs, action]
+        q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
+        return QLearningState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
+
+    return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning")

@@ -1,0 +1,71 @@
+"""Sarsa (Rummery and Niranjan 1994; Sutton and Barto 2018, section 6.4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxrl.agents.tabular import common
+from jaxrl.exploration import epsilon_greedy
+from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
+
+
+class SarsaState(NamedTuple):
+    """The environment's spec, which is static, the action values `q`, `[S, A]`, and the next action, int32 `()`."""
+
+    spec: Spec
+    q: Array
+    next_action: Array
+
+
+def sarsa(
+    *,
+    learning_rate: float = 0.1,
+    gamma: float = 0.99,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.0,
+    epsilon_decay_steps: int = 10_000,
+    initial_value: float = 0.0,
+) -> Agent:
+    """Sarsa with a table, for discrete states and actions.
+
+    Moves Q(s, a) towards r + gamma Q(s', a'), where a' is the action that follows: it learns about the policy that it
+    has, with its exploring (Sutton and Barto 2018, equation 6.7).
+
+    Args:
+      learning_rate: step size alpha, in (0, 1].
+      gamma: discount, in [0, 1].
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      initial_value: what the table holds before learning.
+
+    Returns:
+      an `Agent`; its metrics are td_error (the size of the temporal-difference error) and epsilon.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+    """
+    epsilon_at = common.check_control(
+        "sarsa",
+        learning_rate=learning_rate,
+        gamma=gamma,
+        epsilon_start=epsilon_start,
+        epsilon_final=epsilon_final,
+        epsilon_decay_steps=epsilon_decay_steps,
+        initial_value=initial_value,
+    )
+
+    def init(key: Key, spec: Spec) -> SarsaState:
+        return SarsaState(spec, common.action_values("sarsa", spec, initial_value), jnp.int32(0))
+
+    def update(state: SarsaState, trajectory: Transition, key: Key, step: Array) -> tuple[SarsaState, Metrics]:
+        obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
+        next_action = epsilon_greedy(key, state.q[next_obs], epsilon_at(step))
+        error = reward + gamma * (1 - terminated) * state.q[next_obs, next_action] - state.q[obs, action]
+        q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
+        return SarsaState(state.spec, q, next_action), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
+
+    act = common.act_on_policy(epsilon_at)
+    return Agent(init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa")

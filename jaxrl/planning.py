@@ -1,0 +1,197 @@
+"""Planning: the exact values and best policy of a finite environment whose model is known.
+
+Pure functions of a `Model`, of which the environments that have one carry it as `env.model`:
+
+    solution = value_iteration(jaxrl.make("jaxrl/Maze-v0").model, gamma=0.9)
+
+Bounds are in the maximum norm, in which the Bellman operators are contractions by gamma.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks
+from jaxrl.types import Array, Model
+
+
+class Solution(NamedTuple):
+    """What planning found.
+
+    Attributes:
+      values: V, float32 `[S]`; 0 in terminal states.
+      q_values: Q, float32 `[S, A]`: one step of looking ahead from `values`, or, of Q-value iteration, its iterate.
+      policy: int32 `[S]`, an action of the highest Q; of several, the first.
+      iterations: int32 `()`, how many improvements of the whole table it took.
+      error_bound: float32 `()`, an upper bound on the largest distance of an iterate from the optimum; infinite where
+        gamma is 1.
+    """
+
+    values: Array
+    q_values: Array
+    policy: Array
+    iterations: Array
+    error_bound: Array
+
+
+def look_ahead(model: Model, values: Array, gamma: Array | float) -> Array:
+    """Q(s, a) = R(s, a) + gamma sum_t P(t | s, a) V(t), float32 `[S, A]`; a terminal state's value counts as 0."""
+    values = jnp.where(model.terminal, 0.0, values)
+    return jnp.asarray(model.reward) + gamma * jnp.asarray(model.transition) @ values
+
+
+def value_iteration(
+    model: Model, *, gamma: float = 0.99, tolerance: float = 1e-6, max_iterations: int = 10_000
+) -> Solution:
+    """Value iteration: V <- max_a (R + gamma P V), from V = 0 (Sutton and Barto 2018, equation 4.10).
+
+    Args:
+      model: the environment's.
+      gamma: discount, in [0, 1].
+      tolerance: it stops when no value changed by more, > 0.
+      max_iterations: and at the latest after so many sweeps; may be traced.
+
+    Returns:
+      the solution. The bound is gamma / (1 - gamma) times the last change, by the contraction.
+
+    Raises:
+      JaxrlError: where an argument is out of its range.
+    """
+    backup = lambda values: look_ahead(model, values, gamma).max(-1)  # noqa: E731
+    start = jnp.zeros(len(model.terminal))
+    values, iterations, bound = _iterate("value_iteration", backup, start, gamma, tolerance, max_iterations)
+    return _solution(values, look_ahead(model, values, gamma), iterations, bound)
+
+
+def q_value_iteration(
+    model: Model, *, gamma: float = 0.99, tolerance: float = 1e-6, max_iterations: int = 10_000
+) -> Solution:
+    """Q-value iteration: Q <- R + gamma P max_a Q, from Q = 0 (Sutton and Barto 2018, section 4.4).
+
+    Arguments, errors and the bound, which is on `q_values`, are as in `value_iteration`.
+    """
+    backup = lambda q_values: look_ahead(model, q_values.max(-1), gamma)  # noqa: E731
+    start = jnp.zeros(model.reward.shape)
+    q_values, iterations, bound = _iterate("q_value_iteration", backup, start, gamma, tolerance, max_iterations)
+    return _solution(q_values.max(-1), q_values, iterations, bound)
+
+
+def policy_evaluation(model: Model, policy: Array, *, gamma: float = 0.99) -> Array:
+    """The values of a policy, exactly: the solution of V = R_pi + gamma P_pi V (Sutton and Barto 2018, equation 4.4).
+
+    Args:
+      model: the environment's.
+      policy: int `[S]`, an action for each state, or float `[S, A]`, probabilities.
+      gamma: discount, in [0, 1]; 1 only where every episode ends under the policy, or the values are infinite or NaN.
+
+    Returns:
+      values, float32 `[S]`; 0 in terminal states.
+
+    Raises:
+      JaxrlError: where gamma is out of its range.
+    """
+    checks.number("policy_evaluation", 0, 1, gamma=gamma)
+    policy = jnp.asarray(policy)
+    if policy.ndim == 1:
+        policy = jax.nn.one_hot(policy, model.reward.shape[1])
+    going_on = jnp.where(model.terminal, 0.0, 1.0)  # [S]
+    transition = jnp.einsum("sa,sat->st", policy, jnp.asarray(model.transition)) * going_on * going_on[:, None]
+    reward = jnp.einsum("sa,sa->s", policy, jnp.asarray(model.reward)) * going_on
+    return jnp.linalg.solve(jnp.eye(len(reward)) - gamma * transition, reward)
+
+
+def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int = 1_000) -> Solution:
+    """Policy iteration: exact evaluation and greedy improvement in turns (Sutton and Barto 2018, section 4.3).
+
+    An action is kept unless another one is better by more than rounding, so it stops although several may be best.
+
+    Args:
+      model: the environment's.
+      gamma: discount, in [0, 1).
+      max_iterations: it stops at the latest after so many improvements.
+
+    Returns:
+      the solution. The bound is 1 / (1 - gamma) times the Bellman residual of the last policy's values.
+
+    Raises:
+      JaxrlError: where an argument is out of its range.
+    """
+    checks.number("policy_iteration", 0, 1, gamma=gamma)
+    checks.integer("policy_iteration", max_iterations=max_iterations)
+    if not isinstance(gamma, jax.core.Tracer) and gamma == 1:
+        raise checks.JaxrlError(
+            "policy_iteration: gamma=1 is not accepted; it must be a number in [0, 1), since a policy that never ends "
+            "an episode has no finite values (value_iteration takes 1)"
+        )
+
+    def improve(carry: tuple) -> tuple:
+        policy, _, _, iterations = carry
+        values = policy_evaluation(model, policy, gamma=gamma)
+        q_values = look_ahead(model, values, gamma)
+        kept = jnp.take_along_axis(q_values, policy[:, None], -1)[:, 0]
+        margin = 1e-5 * jnp.maximum(1.0, jnp.abs(kept))
+        better = jnp.where(q_values.max(-1) > kept + margin, q_values.argmax(-1), policy)
+        return better, policy, values, iterations + 1
+
+    def unfinished(carry: tuple) -> Array:
+        policy, before, _, iterations = carry
+        return jnp.any(policy != before) & (iterations < max_iterations)
+
+    first = jnp.zeros(len(model.terminal), jnp.int32)
+    carry = (first, first - 1, jnp.zeros(len(first)), jnp.int32(0))
+    _, _, values, iterations = jax.lax.while_loop(unfinished, improve, carry)
+    q_values = look_ahead(model, values, gamma)
+    residual = jnp.abs(jnp.where(model.terminal, 0.0, q_values.max(-1) - values)).max()
+    return _solution(values, q_values, iterations, residual / (1 - gamma))
+
+
+def path_length(model: Model, policy: Array, max_steps: int) -> Array:
+    """How many steps a policy takes from the start to a terminal state, where neither is left to chance.
+
+    Args:
+      model: of a deterministic environment with one start.
+      policy: int `[S]`.
+      max_steps: where to give up.
+
+    Returns:
+      the steps, int32 `()`; `max_steps + 1` if the end was not reached.
+    """
+    next_state = jnp.asarray(model.transition).argmax(-1)
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        state, steps = carry
+        ended = jnp.asarray(model.terminal)[state]
+        return (jnp.where(ended, state, next_state[state, policy[state]]), steps + ~ended), None
+
+    (state, steps), _ = jax.lax.scan(step, (jnp.argmax(model.start), jnp.int32(0)), length=max_steps)
+    return jnp.where(jnp.asarray(model.terminal)[state], steps, max_steps + 1)
+
+
+def _iterate(
+    owner: str, backup, start: Array, gamma: float, tolerance: float, max_iterations: int
+) -> tuple[Array, Array, Array]:
+    """Repeats a contraction until it changes nothing: its fixed point, how often, and the bound on the error."""
+    checks.number(owner, 0, 1, gamma=gamma)
+    checks.number(owner, 0, open_low=True, tolerance=tolerance)
+    if not isinstance(max_iterations, jax.Array):
+        checks.integer(owner, max_iterations=max_iterations)
+
+    def sweep(carry: tuple) -> tuple:
+        table, _, iterations = carry
+        new = backup(table)
+        return new, jnp.abs(new - table).max(), iterations + 1
+
+    def unfinished(carry: tuple) -> Array:
+        _, change, iterations = carry
+        return (change > tolerance) & (iterations < max_iterations)
+
+    table, change, iterations = jax.lax.while_loop(unfinished, sweep, (start, jnp.float32(jnp.inf), jnp.int32(0)))
+    gamma = jnp.asarray(gamma, jnp.float32)
+    return table, iterations, jnp.where(gamma < 1, gamma * change / (1 - gamma), jnp.inf)
+
+
+def _solution(values: Array, q_values: Array, iterations: Array, bound: Array) -> Solution:
+    return Solution(values, q_values, q_values.argmax(-1).astype(jnp.int32), iterations, bound)
