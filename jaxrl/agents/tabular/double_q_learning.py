@@ -73,12 +73,12 @@ def double_q_learning(
     ) -> tuple[DoubleQLearningState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
         coin_key, tie_key = jax.random.split(key)
-        coin = jax.random.bernoulli(coin_key)
-        learner, judge = jnp.where(coin, state.tables[::-1], state.tables)
-        best = epsilon_greedy(tie_key, learner[next_obs], 0.0)
-        error = reward + gamma * (1 - terminated) * judge[next_obs, best] - learner[obs, action]
-        learner = learner + learning_rate * error * common.indicator(learner, obs, action)
-        tables = jnp.where(coin, jnp.stack([judge, learner]), jnp.stack([learner, judge]))
+        learner = jax.random.bernoulli(coin_key).astype(jnp.int32)  # which table learns; the other one judges
+        best = epsilon_greedy(tie_key, state.tables[learner, next_obs], 0.0)
+        target = reward + gamma * (1 - terminated) * state.tables[1 - learner, next_obs, best]
+        error = target - state.tables[learner, obs, action]
+        moved = jax.nn.one_hot(learner, 2)[:, None, None] * common.indicator(state.tables[0], obs, action)
+        tables = state.tables + learning_rate * error * moved
         return DoubleQLearningState(state.spec, tables), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
     return Agent(init, act, update, num_envs=1, rollout_length=1, name="double_q_learning")

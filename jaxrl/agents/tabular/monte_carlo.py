@@ -29,7 +29,7 @@ def monte_carlo(
     epsilon_decay_steps: int = 10_000,
     initial_value: float = 0.0,
     first_visit: bool = True,
-    rollout_length: int = 500,
+    rollout_length: int = 200,
 ) -> Agent:
     """On-policy Monte-Carlo control with a table, for discrete states and actions.
 
