@@ -1,4 +1,5 @@
-"""Learning curves: the interquartile mean over seeds with its bootstrap band, of one run or of several together.
+"""Learning curves: the interquartile mean over seeds with its bootstrap band, of one run or of several together. And
+pictures of grid worlds, with what an agent thinks of them.
 
 Figures are made with matplotlib's objects, not with pyplot: no global state, no window, no display needed.
 """
@@ -23,6 +24,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from jaxrl.checks import JaxrlError
 from jaxrl.files import write_atomically
 from jaxrl.results import Results, format_value
+from jaxrl.types import Spec
 
 # Ten colours that stay apart for colour-blind readers (Petroff, 2021, "Accessible Color Sequences for Data
 # Visualization", arXiv:2107.02270), the dark ones first: a single run is drawn in the first.
@@ -36,6 +38,9 @@ DPI = 150
 SIZE = (8.0, 4.5)  # inches: as wide as a README shows it
 LEGEND_LIMIT = 18  # entries that fit beside the axes
 FORMATS = ("png", "pdf", "svg", "jpg")
+
+ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}  # columns and rows
+CELL = 0.72  # inches: a grid world's cell
 
 # Acronyms among the names of agents: the API writes them small, a title does not.
 ACRONYMS = "a2c c51 cem cql ddpg diayn dqn drqn her iql ippo maddpg mappo ppo qmix qr r2d2 sac sarsa td td3 trpo vdn"
@@ -145,6 +150,74 @@ def plot_comparison(
     return _finish(figure, _comparison_title(runs), path)
 
 
+def plot_grid(spec: Spec, q_values: Any, path: str | os.PathLike | None = None, title: str | None = None) -> Figure:
+    """Draws a grid world: the value of each cell as its colour, and arrows for its greedy actions.
+
+    Cells that end an episode have no value and keep their character, and so does the start; where all actions are
+    worth the same there is no arrow.
+
+    Args:
+      spec: of a grid world, `env.spec`; actions whose names are up, down, left and right have arrows.
+      q_values: action values `[S, A]`, such as `state.agent.q`.
+      path: where to write the figure (png, pdf, svg or jpg), or None.
+      title: over it; the environment's id unless given.
+
+    Returns:
+      The figure.
+
+    Raises:
+      JaxrlError: if the environment has no layout, the values are of another shape, or the path's ending is not
+        accepted.
+
+    Example::
+
+        plot_grid(env.spec, state.agent.q, "maze.png")
+    """
+    q_values = np.asarray(q_values, float)
+    if not spec.layout:
+        raise JaxrlError(f"plot_grid: {spec.id} has no layout; the grid worlds have one (jaxrl/Maze-v0, ...)")
+    cells = np.array([list(row) for row in spec.layout])
+    if q_values.shape != (cells.size, spec.action_space.n):
+        raise JaxrlError(
+            f"plot_grid: q_values of shape {q_values.shape} are not accepted; {spec.id} has {cells.size} states and "
+            f"{spec.action_space.n} actions"
+        )
+    best = q_values.max(-1)
+    values = np.ma.masked_where(np.isin(cells, list("T#X")), best.reshape(cells.shape))
+    height, width = cells.shape
+    figure = Figure(figsize=(CELL * width + 1.6, CELL * height + 0.7), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, cmap="viridis")
+    axes.set_facecolor("#e4e4e4")
+    axes.set_xticks(np.arange(width + 1) - 0.5, labels=[])
+    axes.set_yticks(np.arange(height + 1) - 0.5, labels=[])
+    axes.grid(color="white", lw=1.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    middle = np.mean([values.min(), values.max()]) if values.count() else 0.0
+    for state, (cell, value) in enumerate(zip(cells.ravel(), values.ravel(), strict=True)):
+        row, column = divmod(state, width)
+        dark = value is np.ma.masked or value > middle
+        color = "black" if dark else "white"
+        if cell == "X":
+            axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color="#555555", lw=0)
+        elif cell in "T#":
+            axes.text(column, row, cell, ha="center", va="center", fontsize=13, weight="bold")
+        elif cell == "S":
+            axes.text(column - 0.42, row - 0.42, "S", ha="left", va="top", fontsize=8, color=color)
+        if cell in "T#X":
+            continue
+        greedy = q_values[state] >= best[state] - 1e-6 * max(1.0, abs(best[state]))
+        for name in np.array(spec.action_names)[greedy] if not greedy.all() else ():
+            x, y = ARROWS.get(name, (0, 0))
+            back = 0.3 if greedy.sum() == 1 else 0.0
+            ends = {"xy": (column + 0.34 * x, row + 0.34 * y), "xytext": (column - back * x, row - back * y)}
+            axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.4})
+    figure.colorbar(image, ax=axes, shrink=0.8, label="value")
+    return _finish(figure, title or spec.id, path)
+
+
 def _series(results: Results, metric: str) -> list[Series]:
     """One `Series` per configuration; a run that is no sweep has one, without a label."""
     steps, *statistics = results.curve(metric)
@@ -185,6 +258,7 @@ def _empty(ylabel: str) -> tuple[Figure, Axes]:
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.grid(color="#e4e4e4", lw=0.8)
     axes.set_axisbelow(True)
+    axes.margins(x=0.01)
     axes.tick_params(color="#888888", labelsize=10)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k, 1.5M
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
@@ -198,7 +272,6 @@ def _finish(figure: Figure, title: str, path: str | os.PathLike | None) -> Figur
     """Sets the title and the margins, and writes the figure if there is a path."""
     axes = figure.axes[0]
     axes.set_title(textwrap.fill(title, 58), loc="left", fontsize=12)
-    axes.margins(x=0.01)
     if path is not None:
         path = pathlib.Path(path)
         ending = path.suffix.lower().removeprefix(".")
