@@ -191,7 +191,7 @@ def _main():
     parser.add_argument("--devices", type=int, default=0)
     options = vars(parser.parse_args())
 
-    from jaxrl.cli import use_devices
+    from jaxrl.folder import use_devices
 
     use_devices(options.pop("devices"))
     print(json.dumps(measure(**options)))

@@ -29,7 +29,7 @@ def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> J
     """
     names = list(names)
     lower = {n.lower(): n for n in names}
-    close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(names))}"
     return JaxrlError(f"unknown {kind} {name!r}: {hint}" + (f" ({see} shows all)" if see else ""))
 

@@ -6,22 +6,17 @@ import ast
 import contextlib
 import dataclasses
 import inspect
-import os
 import pathlib
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
-from jaxrl import checks
+from jaxrl import checks, folder
 from jaxrl.checks import JaxrlError, unknown_name
 
 if TYPE_CHECKING:
-    from jaxrl.run import Job, Ready
-
-# What a run writes into its folder; its paths are listed at the end, and `--overwrite` deletes nothing else.
-RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard")
+    from jaxrl.run import Ready
 
 DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
 
@@ -91,7 +86,7 @@ class RunOptions:
     Attributes:
       env: environment id; `jaxrl list` shows all.
       num_steps: environment steps of each seed.
-      out: the run's folder; made if it is not there.
+      out: the run's folder, made if it is not there; runs/AGENT-ENV unless given.
       seeds: how many seeds are trained side by side.
       seed: number that the run's random key is made from.
       env_params: parameters of the environment and its wrappers, such as max_steps_in_episode=200 or backend=spring.
@@ -105,8 +100,8 @@ class RunOptions:
     """
 
     env: str
-    num_steps: int
-    out: pathlib.Path
+    num_steps: int = 100_000
+    out: pathlib.Path | None = None
     seeds: int = 8
     seed: int = 0
     env_params: tuple[str, ...] = ()
@@ -120,7 +115,7 @@ class RunOptions:
 
 
 def train(words: list[str]) -> int:
-    """Train many seeds of an agent: jaxrl train AGENT --env ID --num-steps N --out DIR."""
+    """Train many seeds of an agent: jaxrl train AGENT --env ID --num-steps N --seeds K --out DIR."""
     return _start(words, "train", axes=False)
 
 
@@ -143,7 +138,7 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
-    use_devices(run.devices)
+    folder.use_devices(run.devices)
     from jaxrl.run import Job, prepare
 
     job = Job(
@@ -151,8 +146,9 @@ def _start(words: list[str], command: str, axes: bool) -> int:
         run.eval_every, run.eval_episodes, run.checkpoint_every,
     )  # fmt: skip
     ready = prepare(job, make_agent)
-    _claim(run.out, run.overwrite)
-    return _execute(ready, run.out, _config(job, run.tensorboard))
+    out = run.out or pathlib.Path("runs", f"{name}-{run.env.replace('/', '-')}")
+    folder.claim(out, run.overwrite)
+    return _execute(ready, out, folder.config_of(job, run.tensorboard))
 
 
 def _usage_of_train(command: str, file: IO[str]):
@@ -161,7 +157,7 @@ def _usage_of_train(command: str, file: IO[str]):
     from jaxrl.agents import AGENTS
 
     Console(file=file).print(
-        f"usage: jaxrl {command} AGENT --env ID --num-steps N --out DIR ...\n\n"
+        f"usage: jaxrl {command} AGENT --env ID --num-steps N --seeds K --out DIR ...\n\n"
         f"AGENT is one of: {', '.join(AGENTS)}\njaxrl {command} AGENT --help lists all options.",
         markup=False,
     )
@@ -178,11 +174,14 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
     fields = []
     for p in inspect.signature(make_agent).parameters.values():
         kind, default = hints[p.name], p.default
+        if "Callable" in str(kind):  # a function, which has no place on a command line
+            continue
         if kind is bool:
             kind = Annotated[bool, tyro.conf.FlagConversionOff]
         if axes and not isinstance(default, tuple):
             kind, default = tuple[kind, ...], (default,)
-        fields.append((p.name, Annotated[kind, tyro.conf.arg(help=texts.get(p.name, ""))], default))
+        option = tyro.conf.arg(name=p.name.rstrip("_").replace("_", "-"), help=texts.get(p.name, ""))
+        fields.append((p.name, Annotated[kind, option], default))
     options = dataclasses.make_dataclass("Options", fields, bases=(RunOptions,), frozen=True)
     options.__doc__ = RunOptions.__doc__
     return tyro.cli(
@@ -211,83 +210,6 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
     return parameters
 
 
-def use_devices(number: int):
-    """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead."""
-    if number < 0:
-        raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
-    import jax
-
-    try:
-        jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
-    except RuntimeError as error:  # only where something in the same process has used JAX already
-        raise JaxrlError(f"--devices {number} is not accepted; {error}") from error
-
-
-def _claim(out: pathlib.Path, overwrite: bool):
-    """Makes the run's folder, or says why not."""
-    from jaxrl.checkpoint import check_folder
-
-    check_folder(out)
-    if out.exists() and not out.is_dir():
-        raise JaxrlError(f"--out {out} is a file; it must be a folder, or not there yet")
-    if out.exists() and any(out.iterdir()):
-        if not _holds_run(out):
-            raise JaxrlError(f"--out {out} is a folder with other things in it; choose another")
-        if not overwrite:
-            raise JaxrlError(
-                f"--out {out} holds a run already; choose another, delete it with --overwrite, "
-                f"or go on with it: jaxrl resume {out}"
-            )
-        for name in RUN_FILES:
-            shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JaxrlError(f"--out {out} cannot be made: {error.strerror}") from error
-
-
-def _holds_run(folder: pathlib.Path) -> bool:
-    """Whether a folder's config.json is one of ours: others' programs have files of that name, too."""
-    from jaxrl.files import read_json
-
-    try:
-        return {"agent", "env", "num_steps", "hyper_parameters"} <= read_json(folder / "config.json").keys()
-    except JaxrlError:
-        return False
-
-
-def _config(job: Job, tensorboard: bool) -> dict[str, Any]:
-    """What `config.json` holds: the job, and how it runs on this machine."""
-    import jax
-
-    return dataclasses.asdict(job) | {"num_devices": len(jax.devices()), "tensorboard": tensorboard}
-
-
-def _read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
-    """A run's job, checked, and its whole configuration; JAX gets as many devices as it had."""
-    from jaxrl.agents import constructor
-    from jaxrl.files import read_json
-
-    path = out / "config.json"
-    if not path.is_file():
-        reason = "it has no config.json" if out.is_dir() else "there is no such folder"
-        raise JaxrlError(f"{out} is not a run's folder: {reason}")
-    config = read_json(path)
-    from jaxrl.run import Job, prepare
-
-    kinds = get_type_hints(Job)
-    for name, kind in (kinds | {"num_devices": int, "tensorboard": bool}).items():
-        if not isinstance(config.get(name), get_origin(kind) or kind):
-            raise JaxrlError(f"{path} is not the configuration of a run: {name} is {config.get(name, 'missing')}")
-    use_devices(config["num_devices"])
-    job = Job(**{name: config[name] for name in kinds})
-    make_agent = constructor(job.agent)
-    parameters = inspect.signature(make_agent).parameters
-    tuples = {k for k in job.hyper_parameters if k in parameters and isinstance(parameters[k].default, tuple)}
-    hyper_parameters = {k: tuple(v) if k in tuples else v for k, v in job.hyper_parameters.items()}
-    return prepare(dataclasses.replace(job, hyper_parameters=hyper_parameters), make_agent), config
-
-
 def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     from rich.console import Console
 
@@ -312,7 +234,7 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     results.save(out)
     plot_curve(results, out / "curve.png")
     console.print(results.table())
-    for path in (out / name for name in RUN_FILES):
+    for path in (out / name for name in folder.RUN_FILES):
         if path.exists():
             console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -349,7 +271,7 @@ def resume(words: list[str]) -> int:
         if (directory / "summary.json").exists():
             print(f"{directory} is complete; jaxrl plot {directory} draws it")
             return 0
-        ready, config = _read_run(directory)
+        ready, config = folder.read_run(directory)
         return _execute(ready, directory, config)
 
     return _call(options, words, "jaxrl resume")
@@ -374,7 +296,7 @@ def evaluate(words: list[str]) -> int:
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)
-        ready, _ = _read_run(directory)
+        ready, _ = folder.read_run(directory)
         configs = ready.plan.configs
         returns = np.zeros((len(configs), ready.job.seeds, 1))
         for group, values in evaluations(ready, directory, episodes, draw):

@@ -306,11 +306,26 @@ def test_an_agents_help_lists_every_hyper_parameter_and_its_default(command, age
     status, text, _ = jaxrl(capfd, command, agent, "--help")
     assert status == 0
     for name, parameter in inspect.signature(AGENTS[agent]).parameters.items():
+        if name in ("features", "policy"):  # functions, which nobody types
+            assert f"--{name}" not in text
+            continue
         default = parameter.default
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        [(description, found)] = re.findall(rf" --{name.replace('_', '-')} (.*?) ?\(default: (.*?)\)", text)
+        [(description, found)] = re.findall(rf" --{name.rstrip('_').replace('_', '-')} (.*?) ?\(default: (.*?)\)", text)
         assert found == shown
         assert re.search("[a-z]", description), f"{name} has no description"
+
+
+def test_a_folder_of_its_own_and_an_option_named_like_a_keyword(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, text, _ = jaxrl(
+        capfd, "sweep", "sarsa_lambda", "--env", "jaxrl/Corridor-v0", "--num-steps", "200", "--seeds", "2",
+        "--lambda", "0", "0.5",
+    )  # fmt: skip
+    assert status == 0
+    out = tmp_path / "runs" / "sarsa_lambda-jaxrl-Corridor-v0"
+    assert [config["lambda_"] for config in Results.load(out).configs] == [0, 0.5]
+    assert "lambda_" in text
 
 
 def test_other_ways_to_ask(capfd):
