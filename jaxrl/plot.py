@@ -43,7 +43,16 @@ ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}  # co
 CELL = 0.72  # inches: a grid world's cell
 
 # Acronyms among the names of agents: the API writes them small, a title does not.
-ACRONYMS = "a2c c51 cem cql ddpg diayn dqn drqn her iql ippo maddpg mappo ppo qmix qr r2d2 sac sarsa td td3 trpo vdn"
+ACRONYMS = "a2c c51 cem cql ddpg diayn dqn drqn her iql ippo maddpg mappo ppo qmix qr r2d2 sac td td3 trpo vdn"
+
+NAMES = {
+    "double_q_learning": "Double Q-learning",
+    "monte_carlo": "Monte Carlo",
+    "n_step_sarsa": "n-step Sarsa",
+    "n_step_td": "n-step TD",
+    "q_learning": "Q-learning",
+    "sarsa_lambda": "Sarsa(\N{GREEK SMALL LETTER LAMDA})",
+}
 
 
 class Series(NamedTuple):
@@ -307,6 +316,8 @@ def _ylabel(metric: str | None) -> str:
 
 def _name(agent: str) -> str:
     """An agent's name as a title has it: `ppo` becomes PPO, `rainbow` Rainbow."""
+    if agent in NAMES:
+        return NAMES[agent]
     words = agent.replace("-", "_").split("_")
     return " ".join(word.upper() if word.lower() in ACRONYMS.split() else word.capitalize() for word in words)
 

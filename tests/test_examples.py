@@ -1,7 +1,8 @@
-"""The examples in the docstrings and in the README run, and give what they say."""
+"""The examples in the docstrings, the README and the notebooks run, and give what they say."""
 
 import doctest
 import importlib
+import json
 import pathlib
 import pkgutil
 import re
@@ -27,7 +28,8 @@ def test_every_public_name_is_there():
     assert jaxrl.sweep.__module__ == "jaxrl.run"  # a function, and not a module of the same name
 
 
-def test_the_readme_in_python():
+def test_the_readme_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = "\n".join(block for block in blocks if "agent.init(key, spec)" not in block)
     assert "jaxrl.sweep" in code
@@ -39,3 +41,12 @@ def test_the_readme_in_python():
     exec(code, names)
     assert names["returns"].shape == (2,)
     assert len(names["results"].configs) == 4
+    assert (tmp_path / "runs" / "maze.png").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_it_computed(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in cells)
+    code = "".join("".join(cell["source"]) + "\n" for cell in cells)
+    exec(re.sub(r"^%.*$", "", code, flags=re.MULTILINE), {})

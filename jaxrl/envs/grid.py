@@ -207,11 +207,8 @@ def draw(layout: tuple[str, ...], state: int | None = None) -> str:
 
     Example:
       >>> from jaxrl import make
-      >>> print(draw(make("jaxrl/Maze-v0").spec.layout, 5))
-      ....
-      .o#.
-      .#T.
-      ....
+      >>> draw(make("jaxrl/Corridor-v0").spec.layout, 2)
+      '..o..T'
     """
     if not layout:
         raise JaxrlError("draw: the environment has no layout; the grid worlds have one (jaxrl/Maze-v0, ...)")

@@ -42,8 +42,8 @@ def td(
       lambda_: how slowly traces fade, in [0, 1]: 0 learns from the next state's value alone, 1 from whole returns.
       learning_rate: step size alpha, > 0.
       gamma: discount, in [0, 1].
-      online: whether weights move at every step; else the changes of an episode are made together at its end, which is
-        the offline lambda-return algorithm, and with lambda_ = 1 Monte Carlo.
+      online: whether weights move at every step; else the changes of an episode are added up and made at its end, as
+        in Sutton (1988), which with lambda_ = 1 is Monte Carlo.
       features: x, from an observation to a vector `[F]`; one-hot for discrete states unless given.
       policy: from a key and an observation to an action; uniformly random unless given.
 
