@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_probabilities
 
 EPSILONS = np.array([0.0, 0.1, 0.5, 1.0], np.float32)
 NUM_DRAWS = 20_000
@@ -30,6 +30,43 @@ def test_whether_and_which_are_drawn_apart():
     assert scipy.stats.chisquare(np.bincount(actions, minlength=5)[1:]).pvalue > 1e-3
     repeats = np.mean(actions[1:] == actions[:-1])  # neighbours in a batch are independent: 0.68^2 + 4 * 0.08^2
     assert abs(repeats - (0.68**2 + 4 * 0.08**2)) < 5 * np.sqrt(0.25 / NUM_DRAWS)
+
+
+# Rows with every kind of tie, also below 0 and where one is the first or the last.
+TIES = np.array([[0, 0, 0, 0], [1, 0, 1, 0], [-2, -1, -1, -1], [3, 3, -1, 2], [0.5, 0.25, 0, 0.5]], np.float32)
+
+
+def test_probabilities():
+    chances = np.asarray(epsilon_greedy_probabilities(TIES[:, None], EPSILONS))
+    assert (chances.shape, chances.dtype) == ((len(TIES), len(EPSILONS), 4), np.float32)
+    best = {0: [1 / 4] * 4, 1: [1 / 2, 0, 1 / 2, 0], 2: [0, 1 / 3, 1 / 3, 1 / 3], 3: [1 / 2, 1 / 2, 0, 0]}
+    for row, greedy in (best | {4: [1 / 2, 0, 0, 1 / 2]}).items():
+        for column, epsilon in enumerate(EPSILONS):
+            expected = [epsilon / 4 + (1 - epsilon) * chance for chance in greedy]
+            np.testing.assert_allclose(chances[row, column], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        epsilon_greedy_probabilities(jnp.array([1.0, 5.0]), 0.2), [0.1, 0.9], atol=1e-6, err_msg="one state alone"
+    )
+
+
+def test_ties_are_broken_at_random():
+    """Frequencies agree with `epsilon_greedy_probabilities`; no action has an advantage from its place."""
+    q_values = jnp.broadcast_to(jnp.asarray(TIES)[:, None, None], (len(TIES), len(EPSILONS), NUM_DRAWS, 4))
+    actions = np.asarray(jax.jit(epsilon_greedy)(jax.random.key(7), q_values, EPSILONS[:, None]))
+    chances = np.asarray(epsilon_greedy_probabilities(TIES[:, None], EPSILONS))
+    for row, column in np.ndindex(actions.shape[:2]):
+        counts = np.bincount(actions[row, column], minlength=4)
+        possible = chances[row, column] > 0
+        assert counts[~possible].sum() == 0, (row, column, counts)
+        expected = chances[row, column][possible].astype(np.float64)
+        pvalue = scipy.stats.chisquare(counts[possible], expected / expected.sum() * NUM_DRAWS).pvalue
+        assert pvalue > 1e-4, (row, column, counts)
+
+
+def test_neighbours_break_their_ties_apart():
+    actions = np.asarray(epsilon_greedy(jax.random.key(2), jnp.zeros((NUM_DRAWS, 4)), 0.0))
+    repeats = np.mean(actions[1:] == actions[:-1])
+    assert abs(repeats - 0.25) < 5 * np.sqrt(0.25 * 0.75 / NUM_DRAWS)
 
 
 def test_epsilon_zero_is_the_argmax():
