@@ -211,7 +211,9 @@ def compile_group(
     state_spec = TrainState(*(rows if axis == 0 else shared for axis in ROW_AXES))
 
     def sharded(function: Callable, in_specs: tuple, out_specs: Any) -> Callable:
-        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        # Under a `jit` of its own the function keeps the arrays that it closes over. Without, they become arguments of
+        # the map, and jaxlib 0.11 crashes where one of them is empty (brax has such).
+        return jax.shard_map(jax.jit(function), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
     def place(tree: PyTree, spec: P) -> PyTree:
         return jax.device_put(tree, NamedSharding(mesh, spec))

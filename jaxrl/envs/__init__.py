@@ -1,6 +1,8 @@
 """Environments: `make` finds one by its id, and the wrappers change one into another."""
 
+from jaxrl.envs.grid import draw, grid_world
 from jaxrl.envs.registry import list_ids, make
+from jaxrl.envs.tabular import model_env
 from jaxrl.envs.wrappers import (
     clip_actions,
     discretize_actions,
@@ -14,11 +16,14 @@ from jaxrl.envs.wrappers import (
 __all__ = [
     "clip_actions",
     "discretize_actions",
+    "draw",
     "episode_statistics",
     "flatten_observations",
     "frame_stack",
+    "grid_world",
     "list_ids",
     "make",
+    "model_env",
     "rescale_actions",
     "time_limit",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrl.checks import JaxrlError
-from jaxrl.envs.tabular import tabular
+from jaxrl.envs.tabular import model_env
 from jaxrl.types import Env, Model
 
 CELLS = "S.T#X"
@@ -114,7 +114,7 @@ def grid_world(
         wind=wind,
         moves=tuple(MOVES[name] for name in moves),
     )
-    return tabular(id, model, max_steps=max_steps, layout=rows, action_names=moves)
+    return model_env(id, model, max_steps=max_steps, layout=rows, action_names=moves)
 
 
 def parse_layout(id: str, layout: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.tabular import tabular
+from jaxrl.envs.tabular import model_env
 from jaxrl.types import Env, Model
 
 
@@ -35,4 +35,4 @@ def maximization_bias(*, num_actions: int = 10) -> Env:
     model = Model(states[to], reward, terminal=states[2] == 1, start=states[0])
     noise = np.zeros_like(reward)
     noise[1] = 1
-    return tabular("jaxrl/MaximizationBias-v0", model, max_steps=100, reward_noise=noise)
+    return model_env("jaxrl/MaximizationBias-v0", model, max_steps=100, reward_noise=noise)

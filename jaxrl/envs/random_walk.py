@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.tabular import tabular
+from jaxrl.envs.tabular import model_env
 from jaxrl.types import Env, Model
 
 
@@ -34,4 +34,4 @@ def random_walk(*, num_states: int = 19) -> Env:
     model = Model(
         np.eye(num_states + 2, dtype=np.float32)[to], reward.astype(np.float32), terminal, start.astype(np.float32)
     )
-    return tabular("jaxrl/RandomWalk-v0", model, max_steps=100 * num_states, action_names=("left", "right"))
+    return model_env("jaxrl/RandomWalk-v0", model, max_steps=100 * num_states, action_names=("left", "right"))

@@ -19,7 +19,7 @@ class TabularState(NamedTuple):
     time: Array
 
 
-def tabular(
+def model_env(
     id: str,
     model: Model,
     *,

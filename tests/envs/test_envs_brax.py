@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import checks, envs
+from jaxrl import checks, envs, ppo, program
 from jaxrl.envs import brax_adapter
 
 QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
@@ -113,3 +113,14 @@ def test_errors_say_what_to_do(env_id, params, message):
     with pytest.raises(checks.JaxrlError) as error:
         envs.make(env_id, **params)
     assert message in str(error.value)
+
+
+def test_evaluation_compiles_for_two_devices():
+    """It closes over arrays without elements; as arguments of a sharded loop they crash jaxlib 0.11."""
+    [group] = program.plan(ppo, {"hidden_sizes": (2,)}).groups
+    env, key = envs.make("brax/inverted_pendulum", episode_length=2), jax.random.key(0)
+    built = program.compile_group(
+        ppo, group, env, run_key=key, num_seeds=2, num_eval_episodes=1, parts=("init", "evaluate")
+    )
+    assert built.mesh.size == 2
+    np.testing.assert_array_equal(built.evaluate(built.init()), [[2], [2]])

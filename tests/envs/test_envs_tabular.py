@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl import checks, envs
 from jaxrl.envs import grid
-from jaxrl.envs.tabular import TabularState, tabular
+from jaxrl.envs.tabular import TabularState, model_env
 from jaxrl.types import Discrete, Model
 
 TWO_STARTS = "S.T/S#X/.S."
@@ -253,7 +253,7 @@ def test_rounding_leaves_some_state_to_draw():
     tenths = np.full((11, 1, 11), 0.1, np.float32)
     tenths[..., 10] = 0
     model = Model(tenths, np.zeros((11, 1), np.float32), np.arange(11) == 10, np.eye(11, dtype=np.float32)[0])
-    env = tabular("test/Tenths-v0", model, max_steps=10)
+    env = model_env("test/Tenths-v0", model, max_steps=10)
     states = jax.jit(lambda key: every_step(env, key, 10_000))(jax.random.key(0))[1].next_obs
     counts = np.bincount(np.asarray(states[0, 0]), minlength=11)
     assert counts[10] == 0

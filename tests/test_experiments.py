@@ -1,0 +1,143 @@
+"""The studies run, at a small size, and what they find is what the book says; their helpers, by hand."""
+
+import importlib
+import pathlib
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.checks import JaxrlError
+from jaxrl.types import Agent, Transition
+
+FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """Imports a study by its name, as Python does that runs it: beside its siblings."""
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+def test_a_metric_by_the_episode(study):
+    per_episode = study("episodes").per_episode
+    metrics = {
+        "episode_count": np.array([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]),
+        "episode_length": np.array([[np.nan, 2, np.nan, 2, 1], [1, np.nan, np.nan, np.nan, 4]]),
+    }
+    np.testing.assert_array_equal(per_episode(metrics, "episode_length", 2), [[2, 2], [1, 4]])
+    np.testing.assert_array_equal(per_episode(metrics, "episode_length", 1), [[2], [1]])
+    with pytest.raises(JaxrlError, match="num_episodes=3 is not accepted; a seed ended 2 in 5 steps"):
+        per_episode(metrics, "episode_length", 3)
+    with pytest.raises(JaxrlError, match="num_episodes=0"):
+        per_episode(metrics, "episode_length", 0)
+    with pytest.raises(JaxrlError, match="2 episodes ended in one update"):
+        per_episode(metrics | {"episode_count": np.full((2, 5), 2)}, "episode_length", 2)
+
+
+def counting_agent():
+    """An agent whose state counts its updates."""
+    return Agent(
+        init=lambda key, spec: jnp.float32(0),
+        act=lambda state, memory, obs, key, step, explore=True: (state, memory, {}),
+        update=lambda state, trajectory, key, step: (state + 1, {"old": state}),
+        num_envs=1,
+        rollout_length=1,
+    )
+
+
+def one_step(terminated, truncated):
+    flags = (jnp.array([[flag]]) for flag in (terminated, truncated))
+    return Transition(None, None, None, *flags, None, {})
+
+
+def test_a_measured_agent_reports_its_state_after_the_update(study):
+    agent = study("episodes").measured(counting_agent(), "tenfold", lambda state: 10 * state)
+    state, metrics = agent.update(jnp.float32(2), one_step(False, False), None, 0)
+    assert (state, metrics) == (3, {"old": 2, "tenfold": 30})
+
+
+def test_an_average_is_over_the_ends_of_the_first_episodes(study):
+    agent = study("episodes").averaged(counting_agent(), "tenfold", lambda state: 10 * state, num_episodes=2)
+    state, averages = agent.init(None, None), []
+    for terminated, truncated in [(0, 0), (1, 0), (0, 0), (0, 1), (1, 0)]:
+        state, metrics = agent.update(state, one_step(bool(terminated), bool(truncated)), None, 0)
+        averages.append(float(metrics["tenfold"]))
+    assert averages == [0, 20, 20, 30, 30]  # ends after updates 2 and 4; a third one does not count
+    assert agent.act(state, (), None, None, 0)[0] == 5
+
+
+def test_first_and_for_good(study):
+    known = np.array([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
+    found = study("maze").when_true(known)
+    np.testing.assert_array_equal(found["first"], [2, 1, 2, np.inf])
+    np.testing.assert_array_equal(found["for_good"], [4, 1, np.inf, np.inf])
+
+
+def test_an_interval_of_a_mean(study):
+    mean, low, high = study("episodes").mean_interval(np.array([[1.0, 2], [3, 2]]))
+    np.testing.assert_allclose([mean, low, high], [[2, 2], [2 - 1.96, 2], [2 + 1.96, 2]])
+
+
+def test_corridor(study, tmp_path):
+    numbers = study("corridor").main(seeds=32, episodes=10, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert numbers["optimum"] == 5
+    assert numbers["median"].shape == (10,)
+    assert numbers["median"][0] > 15
+    assert np.all(numbers["median"][-3:] == 5)
+
+
+def test_maze(study, tmp_path):
+    numbers = study("maze").main(seeds=32, episodes=25, out=tmp_path / "a.png", policy_out=tmp_path / "b.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+    assert numbers["Q-learning"]["arrives"][:, -1].mean() > 0.9
+    assert 12 <= np.median(numbers["Q-learning"]["first"]) <= 22  # 17 with many seeds
+    for found in numbers.values():
+        assert np.all(found["first"] <= found["for_good"])
+        assert np.all(found["optimal"] <= found["arrives"])
+    soonest = {name: found["first"].min() for name, found in numbers.items()}
+    assert soonest["Sarsa(0.9), replacing"] < soonest["Q-learning"]
+
+
+def test_cliff_walking(study, tmp_path):
+    numbers = study("cliff_walking").main(seeds=24, episodes=100, steps=6_000, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    late = {name: found["returns"][:, -40:].mean() for name, found in numbers.items()}
+    assert -57 < late["Q-learning"] < -43  # about -50 in the book
+    assert -36 < late["Sarsa"] < -22  # about -25 in the book, and after more episodes
+    assert late["Sarsa"] < late["expected Sarsa"]
+    assert np.mean(numbers["Q-learning"]["path"] == 13) > 0.8
+    assert np.mean(numbers["Sarsa"]["path"] >= 15) > 0.9
+
+
+def test_maximization_bias(study, tmp_path):
+    left = study("maximization_bias").main(seeds=500, episodes=120, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    plain, double = (left[name].mean(axis=0) for name in ("Q-learning", "double Q-learning"))
+    assert abs(plain[0] - 0.5) < 0.1
+    assert abs(double[0] - 0.5) < 0.1
+    assert plain[20:30].mean() > 0.85
+    assert double[-10:].mean() < 0.15 < plain[-10:].mean()
+
+
+def test_random_walk(study, tmp_path):
+    walk = study("random_walk")
+    sizes = {"seeds": 8, "steps": 1_800, "n": (1, 4), "lambdas": (0.0, 0.8), "step_sizes": (0.1, 0.4)}
+    numbers = walk.main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    n_step, online, offline = numbers.values()
+    np.testing.assert_allclose(n_step[1], online[0.0], rtol=1e-4)  # TD(0), both of them, on the same walks
+    assert np.all(n_step[4][0] > n_step[4][1])  # too small a step size for each walk
+    assert 0.22 < n_step[4][1].mean() < 0.31  # 0.26 in the book
+    assert 0.22 < online[0.8][1].mean() < 0.32
+    assert np.all(offline[0.8][1] > online[0.8][1])
+
+
+def test_a_random_walk_of_too_few_steps(study, monkeypatch):
+    few = types.SimpleNamespace(metrics={"episode_count": np.array([[[9.0, 1.0], [9.0, 0.0]]])})
+    monkeypatch.setattr("jaxrl.sweep", lambda *_, **__: few)
+    with pytest.raises(JaxrlError, match="steps=2000 is not accepted; a seed ended 9 of 10 episodes"):
+        study("random_walk").main()
