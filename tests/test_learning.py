@@ -8,6 +8,7 @@ import pytest
 import jaxrl
 
 DOUBLE_DQN = {"double": True, "rollout_length": 4, "replay_size": 100_000, "learning_rate": 1e-3}
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
     "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, DOUBLE_DQN, 450),
@@ -29,7 +30,15 @@ GATES = {
         {"learning_rate": 1e-3, "num_envs": 64, "num_minibatches": 8, "anneal_steps": 10_000_000, "activation": "relu"},
         30,
     ),
-    "ppo-inverted-pendulum": (jaxrl.ppo, "brax/inverted_pendulum", {}, 1_000_000, 4, {"num_envs": 16}, 950),
+    "ppo-inverted-pendulum": (
+        jaxrl.ppo,
+        "brax/inverted_pendulum",
+        {},
+        1_000_000,
+        8,
+        NORMALIZED | {"learning_rate": 1e-3, "num_envs": 16, "entropy_coef": 0.0, "anneal_steps": 1_000_000},
+        950,
+    ),
 }
 
 
