@@ -72,6 +72,18 @@ def action_values(owner: str, spec: Spec, initial_value: float) -> Array:
     return jnp.full((rows, spec.action_space.n), initial_value, jnp.float32)
 
 
+class TableState(NamedTuple):
+    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
+
+    spec: Spec
+    q: Array
+
+
+def init_table(owner: str, initial_value: float) -> Callable[[Key, Spec], TableState]:
+    """The `init` of an agent that keeps a table and nothing else."""
+    return lambda key, spec: TableState(spec, action_values(owner, spec, initial_value))
+
+
 def only(trajectory: Transition) -> Transition:
     """The transition of a trajectory `[T, N] = [1, 1]`."""
     return jax.tree.map(lambda x: x[0, 0], trajectory)

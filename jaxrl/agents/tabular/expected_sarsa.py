@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 
 from jaxrl.agents.tabular import common
+from jaxrl.agents.tabular.common import TableState
 from jaxrl.exploration import epsilon_greedy_probabilities
-from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
-
-
-class ExpectedSarsaState(NamedTuple):
-    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
-
-    spec: Spec
-    q: Array
+from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
 def expected_sarsa(
@@ -56,18 +48,14 @@ def expected_sarsa(
         initial_value=initial_value,
     )
 
-    def init(key: Key, spec: Spec) -> ExpectedSarsaState:
-        return ExpectedSarsaState(spec, common.action_values("expected_sarsa", spec, initial_value))
-
+    init = common.init_table("expected_sarsa", initial_value)
     act = common.act_epsilon_greedily(epsilon_at)
 
-    def update(
-        state: ExpectedSarsaState, trajectory: Transition, key: Key, step: Array
-    ) -> tuple[ExpectedSarsaState, Metrics]:
+    def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
         policy = epsilon_greedy_probabilities(state.q[next_obs], epsilon_at(step))
         error = reward + gamma * (1 - terminated) * jnp.sum(policy * state.q[next_obs]) - state.q[obs, action]
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
-        return ExpectedSarsaState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
+        return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
     return Agent(init, act, update, num_envs=1, rollout_length=1, name="expected_sarsa")

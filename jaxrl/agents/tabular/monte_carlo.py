@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents.tabular import common
+from jaxrl.agents.tabular.common import TableState
 from jaxrl.returns import discounted_returns
-from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
-
-
-class MonteCarloState(NamedTuple):
-    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
-
-    spec: Spec
-    q: Array
+from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
 def monte_carlo(
@@ -66,14 +58,10 @@ def monte_carlo(
         initial_value=initial_value,
     )
 
-    def init(key: Key, spec: Spec) -> MonteCarloState:
-        return MonteCarloState(spec, common.action_values("monte_carlo", spec, initial_value))
-
+    init = common.init_table("monte_carlo", initial_value)
     act = common.act_epsilon_greedily(epsilon_at)
 
-    def update(
-        state: MonteCarloState, trajectory: Transition, key: Key, step: Array
-    ) -> tuple[MonteCarloState, Metrics]:
+    def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, truncated, next_obs, _ = jax.tree.map(lambda x: x[:, 0], trajectory)
         ended = terminated | truncated
         returns = discounted_returns(reward, gamma * (1 - terminated), state.q[next_obs].max(-1), ended)
@@ -91,6 +79,6 @@ def monte_carlo(
         carry = (state.q, jnp.zeros(state.q.shape, bool))
         (q, _), (errors, counts) = jax.lax.scan(learn, carry, (obs, action, returns, whole, ended))
         metrics = {"td_error": errors.sum() / jnp.maximum(counts.sum(), 1), "epsilon": epsilon_at(step)}
-        return MonteCarloState(state.spec, q), metrics
+        return TableState(state.spec, q), metrics
 
     return Agent(init, act, update, num_envs=1, rollout_length=rollout_length, name="monte_carlo")

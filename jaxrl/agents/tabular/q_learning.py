@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 
 from jaxrl.agents.tabular import common
-from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
-
-
-class QLearningState(NamedTuple):
-    """The environment's spec, which is static, and the action values `q`, `[S, A]`."""
-
-    spec: Spec
-    q: Array
+from jaxrl.agents.tabular.common import TableState
+from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
 def q_learning(
@@ -59,15 +51,13 @@ def q_learning(
         initial_value=initial_value,
     )
 
-    def init(key: Key, spec: Spec) -> QLearningState:
-        return QLearningState(spec, common.action_values("q_learning", spec, initial_value))
-
+    init = common.init_table("q_learning", initial_value)
     act = common.act_epsilon_greedily(epsilon_at)
 
-    def update(state: QLearningState, trajectory: Transition, key: Key, step: Array) -> tuple[QLearningState, Metrics]:
+    def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
         error = reward + gamma * (1 - terminated) * state.q[next_obs].max() - state.q[obs, action]
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
-        return QLearningState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
+        return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
     return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning")
