@@ -219,31 +219,33 @@ def compile_group(
         return jax.device_put(tree, NamedSharding(mesh, spec))
 
     keys, hypers = place((keys, hypers), rows)
-    shapes = jax.eval_shape(sharded(init, (rows, rows), state_spec), keys, hypers)
+    starting = jax.jit(sharded(init, (rows, rows), state_spec)).trace(keys, hypers)
     shapes = TrainState(
         *(
             jax.tree.map(
                 lambda x, spec=spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), x
             )
-            for x, spec in zip(shapes, state_spec, strict=True)
+            for x, spec in zip(starting.out_info, state_spec, strict=True)
         )
     )
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, shared))
     lowered = {
-        "init": lambda: jax.jit(sharded(init, (rows, rows), state_spec)).lower(keys, hypers),
+        "init": starting.lower,
         "train": lambda: jax.jit(
             sharded(train, (state_spec, rows, shared), (state_spec, rows)), donate_argnums=0
         ).lower(shapes, hypers, count),
         "evaluate": lambda: jax.jit(sharded(evaluation, (state_spec, rows, shared), rows)).lower(shapes, hypers, count),
     }
-    programs = [lowered[part]() for part in parts]  # tracing holds Python's lock, compiling does not
     # What runs once need not be fast: on a CPU, where optimising is most of compiling, `init` goes without.
     hasty = {"xla_backend_optimization_level": 0} if devices[0].platform == "cpu" else {}
-    options = [hasty if part == "init" else {} for part in parts]
+    # Tracing holds Python's lock and compiling does not, so each is compiled while the next is traced.
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        compiled = dict(
-            zip(parts, pool.map(lambda p, o: p.compile(compiler_options=o), programs, options), strict=True)
-        )
+        pending = {
+            part: pool.submit(lowered[part]().compile, compiler_options=hasty if part == "init" else {})
+            for part in lowered
+            if part in parts
+        }
+    compiled = {part: future.result() for part, future in pending.items()}
     return Program(
         init=lambda: compiled["init"](keys, hypers),
         train=lambda state, updates: compiled["train"](state, hypers, place(jnp.int32(updates), shared)),
