@@ -1,0 +1,96 @@
+"""A sum tree: priorities at its leaves, and sampling in proportion to them in a time that grows as the logarithm.
+
+Schaul et al. (2016), appendix B.2.1. Each node has `FANOUT` children, so that a level is a few rows of memory apart and
+not one bit; a level is an array `[rows, FANOUT]`, the leaves last. Parents are sums of their children, recomputed and
+never moved by differences, so rounding does not pile up and duplicate indices are harmless.
+
+    tree = init(4)
+    tree = update(tree, jnp.array([0, 2]), jnp.array([1.0, 3.0]))
+    indices, probabilities = sample(tree, key, batch_size=32)  # 0 and 2, a quarter and three quarters
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks
+from jaxrl.types import Array, Key
+
+FANOUT = 8
+
+Tree = tuple[Array, ...]
+
+
+def init(capacity: int) -> Tree:
+    """A tree whose `capacity` leaves have priority 0; float32 levels `[rows, FANOUT]`, the first of one row.
+
+    Raises:
+      JaxrlError: if the capacity is not a positive whole number.
+    """
+    checks.integer("sum_tree", capacity=capacity)
+    rows = [-(-capacity // FANOUT)]
+    while rows[-1] > 1:
+        rows.append(-(-rows[-1] // FANOUT))
+    return tuple(jnp.zeros((n, FANOUT), jnp.float32) for n in reversed(rows))
+
+
+def update(tree: Tree, indices: Array, priorities: Array) -> Tree:
+    """The tree with new priorities at some leaves.
+
+    Args:
+      tree: from `init`.
+      indices: int `[B]`, which leaves; where one stands several times, one of its priorities is taken.
+      priorities: `[B]`, at least 0; what is negative or not finite counts as 0, so that nothing can poison the sums.
+
+    Returns:
+      a tree of the same shape.
+    """
+    values = jnp.where(jnp.isfinite(priorities) & (priorities > 0), priorities, 0.0).astype(jnp.float32)
+    levels = []
+    for level in reversed(tree):
+        rows, columns = indices // FANOUT, indices % FANOUT
+        level = level.at[rows, columns].set(values, mode="promise_in_bounds")
+        levels.append(level)
+        indices, values = rows, _sum(level.at[rows].get(mode="promise_in_bounds"))
+    return tuple(reversed(levels))
+
+
+def total(tree: Tree) -> Array:
+    """The sum of all priorities, float32 `()`."""
+    return _sum(tree[0][0])
+
+
+def sample(tree: Tree, key: Key, batch_size: int) -> tuple[Array, Array]:
+    """Draws leaves in proportion to their priorities, one from each of `batch_size` equal parts of their sum.
+
+    Args:
+      tree: one in which some priority is above 0; of an empty one the first leaf is drawn, with probability 0.
+      key: for the draws.
+      batch_size: `B`, how many.
+
+    Returns:
+      indices, int32 `[B]`, in ascending order, never of a leaf with priority 0; and the probabilities, float32 `[B]`,
+      that a single draw finds each.
+    """
+    everything = total(tree)
+    part = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
+    rest, indices = part * everything, jnp.zeros(batch_size, jnp.int32)
+    for level in tree:
+        children = level.at[indices].get(mode="promise_in_bounds")  # [B, FANOUT]
+        ends = jnp.cumsum(children, axis=-1)
+        last = FANOUT - 1 - jnp.argmax(children[:, ::-1] > 0, axis=-1)  # rounding may leave `rest` past the end
+        chosen = jnp.minimum(jnp.sum(ends <= rest[:, None], axis=-1), last).astype(jnp.int32)
+        priority = jnp.take_along_axis(children, chosen[:, None], axis=-1)[:, 0]
+        before = jnp.take_along_axis(ends, chosen[:, None], axis=-1)[:, 0] - priority
+        rest = jnp.maximum(rest - before, 0.0)  # a little below 0 it would find a first child of priority 0
+        indices = indices * FANOUT + chosen
+    found = everything > 0
+    return jnp.where(found, indices, 0), priority / jnp.where(found, everything, 1.0)
+
+
+def _sum(children: Array) -> Array:
+    """The sum over the last axis, added in pairs: the same bits wherever it is compiled."""
+    while children.shape[-1] > 1:
+        children = children[..., 0::2] + children[..., 1::2]
+    return children[..., 0]
