@@ -75,18 +75,31 @@ def sample(tree: Tree, key: Key, batch_size: int) -> tuple[Array, Array]:
     """
     everything = total(tree)
     part = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
-    rest, indices = part * everything, jnp.zeros(batch_size, jnp.int32)
+    indices, priorities = find(tree, part * everything)
+    return indices, priorities / jnp.where(everything > 0, everything, 1.0)
+
+
+def find(tree: Tree, at: Array) -> tuple[Array, Array]:
+    """The leaves that the cumulative sum of the priorities is in, at some of its values.
+
+    Args:
+      tree: see `sample`.
+      at: float32 `[B]`, in [0, total]; whatever rounding did to them, a leaf with a priority is found.
+
+    Returns:
+      indices, int32 `[B]`, and their priorities, float32 `[B]`; 0 and 0 in an empty tree.
+    """
+    rest, indices, priority = at, jnp.zeros(at.shape, jnp.int32), jnp.zeros(at.shape)
     for level in tree:
         children = level.at[indices].get(mode="promise_in_bounds")  # [B, FANOUT]
         ends = jnp.cumsum(children, axis=-1)
-        last = FANOUT - 1 - jnp.argmax(children[:, ::-1] > 0, axis=-1)  # rounding may leave `rest` past the end
+        last = FANOUT - 1 - jnp.argmax(children[:, ::-1] > 0, axis=-1)  # past the end of the sum, the last one of some
         chosen = jnp.minimum(jnp.sum(ends <= rest[:, None], axis=-1), last).astype(jnp.int32)
         priority = jnp.take_along_axis(children, chosen[:, None], axis=-1)[:, 0]
         before = jnp.take_along_axis(ends, chosen[:, None], axis=-1)[:, 0] - priority
-        rest = jnp.maximum(rest - before, 0.0)  # a little below 0 it would find a first child of priority 0
+        rest = jnp.maximum(rest - before, 0.0)  # a little below 0 it would find a first child without priority
         indices = indices * FANOUT + chosen
-    found = everything > 0
-    return jnp.where(found, indices, 0), priority / jnp.where(found, everything, 1.0)
+    return jnp.where(priority > 0, indices, 0), priority
 
 
 def _sum(children: Array) -> Array:

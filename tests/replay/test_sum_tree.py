@@ -107,6 +107,29 @@ def test_a_leaf_without_priority_is_never_drawn():
     assert (np.diff(indices, axis=-1) >= 0).all()
 
 
+def test_what_is_found_at_the_ends_of_leaves():
+    """A leaf's part of the sum includes where it begins, and beyond the ends the nearest is found."""
+    priorities = np.zeros(100)
+    priorities[[3, 4, 40, 77]] = [1, 2, 4, 1]
+    at = jnp.array([-1e-6, 0.0, 0.999, 1.0, 2.999, 3.0, 6.999, 7.0, 7.999, 8.0, 8.5])
+    indices, found = sum_tree.find(tree_of(priorities), at)
+    np.testing.assert_array_equal(indices, [3, 3, 3, 4, 4, 40, 40, 77, 77, 77, 77])
+    np.testing.assert_array_equal(found, priorities[np.asarray(indices)])
+
+
+def test_rounding_finds_leaves_with_a_priority():
+    """At the exact ends of the parts of a tree's upper levels, where what is left of a sum is nothing, or less."""
+    rng = np.random.default_rng(1)
+    priorities = (rng.uniform(0, 1, (200, 512)) * (rng.uniform(size=(200, 512)) < 0.3)).astype(np.float32)
+
+    def find(priorities):
+        tree = sum_tree.update(sum_tree.init(512), jnp.arange(512), priorities)
+        ends = jnp.concatenate([jnp.cumsum(level.ravel()) for level in tree])
+        return sum_tree.find(tree, jnp.concatenate([ends, jnp.nextafter(ends, 0.0), jnp.nextafter(ends, jnp.inf)]))[1]
+
+    assert (jax.jit(jax.vmap(find))(priorities) > 0).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
 def test_what_is_no_priority_counts_as_none(bad):
     tree = sum_tree.update(tree_of([1.0, 2.0, 3.0]), jnp.array([0, 2]), jnp.array([bad, 4.0]))
