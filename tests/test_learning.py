@@ -9,6 +9,14 @@ import jaxrl
 
 DOUBLE_DQN = {"double": True, "rollout_length": 4, "replay_size": 100_000, "learning_rate": 1e-3}
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+BREAKOUT = {
+    "learning_rate": 5e-3,
+    "num_envs": 64,
+    "num_minibatches": 8,
+    "anneal_steps": 10_000_000,
+    "activation": "relu",
+    "torso": "mlp",  # on a CPU six times as fast as the convolution
+}
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
     "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, DOUBLE_DQN, 450),
@@ -21,15 +29,7 @@ GATES = {
         {"learning_rate": 1e-3, "gamma": 0.9, "num_envs": 8, "entropy_coef": 0.0, "normalize_rewards": True},
         -250,
     ),
-    "ppo-breakout": (
-        jaxrl.ppo,
-        "Breakout-MinAtar",
-        {},
-        10_000_000,
-        2,
-        {"learning_rate": 1e-3, "num_envs": 64, "num_minibatches": 8, "anneal_steps": 10_000_000, "activation": "relu"},
-        30,
-    ),
+    "ppo-breakout": (jaxrl.ppo, "Breakout-MinAtar", {}, 10_000_000, 2, BREAKOUT, 30),
     "ppo-inverted-pendulum": (
         jaxrl.ppo,
         "brax/inverted_pendulum",
