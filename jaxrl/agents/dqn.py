@@ -152,8 +152,11 @@ def dqn(
     def td_loss(params: PyTree, target_params: PyTree, batch: Item, spec: Spec) -> tuple[Array, Array]:
         apply = network(spec).apply
         next_q = apply(target_params, batch.next_obs)  # [B, num_actions]
-        chosen = jnp.argmax(apply(params, batch.next_obs) if double else next_q, axis=-1)
-        target = batch.reward + gamma * (1.0 - batch.terminated) * _take(next_q, chosen)
+        if double:
+            next_value = _take(next_q, jnp.argmax(apply(params, batch.next_obs), axis=-1))
+        else:
+            next_value = next_q.max(axis=-1)
+        target = batch.reward + gamma * (1.0 - batch.terminated) * next_value
         # First the target, then the rest: neither network's activations are in memory together with the other's.
         target, params = jax.lax.optimization_barrier((target, params))
         q = _take(apply(params, batch.obs), batch.action)
@@ -192,5 +195,6 @@ def dqn(
 
 
 def _take(values: Array, actions: Array) -> Array:
-    """The values of the actions taken: `[B, A], [B] -> [B]`."""
-    return jnp.take_along_axis(values, actions[:, None], axis=-1)[:, 0]
+    """The values of the actions taken: `[B, A], [B] -> [B]`. A mask's gradient is a product, a gather's a scatter."""
+    taken = jnp.arange(values.shape[-1]) == actions[:, None]
+    return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
