@@ -22,18 +22,13 @@ RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpo
 
 
 def use_devices(number: int):
-    """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead.
-
-    The cores are shared out among the devices: one that has a core to itself is slower with threads for more.
-    """
+    """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead."""
     if number < 0:
         raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
     import jax
 
-    cores = len(os.sched_getaffinity(0))
-    os.environ.setdefault("PJRT_NPROC", str(max(1, cores // (number or cores))))
     try:
-        jax.config.update("jax_num_cpu_devices", number or cores)
+        jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
     except RuntimeError as error:  # only where something in the same process has used JAX already
         raise JaxrlError(f"--devices {number} is not accepted; {error}") from error
 
