@@ -15,12 +15,11 @@ import pathlib
 import numpy as np
 import rich
 import tyro
-from episodes import FIGURES, GREY, new_figure, per_episode, save, train_seeds
+from episodes import FIGURES, GREY, new_figure, optimal_steps, per_episode, save, train_seeds
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
-from jaxrl import planning
 from jaxrl.plot import PALETTE
 
 GAMMA = 0.9
@@ -40,7 +39,7 @@ def main(
       the quartiles of the episodes' lengths over seeds, `low`, `median` and `high`, `[episodes]`, and the `optimum`.
     """
     env = jaxrl.make("jaxrl/Corridor-v0")
-    optimum = optimal_steps(env)
+    optimum = optimal_steps(env, GAMMA)
     agent = jaxrl.q_learning(learning_rate=0.1, gamma=GAMMA, epsilon_start=0.1, epsilon_final=0.1)
     steps = episodes * env.spec.max_steps  # however long the episodes are, these are enough
     _, metrics = train_seeds(agent, env, num_steps=steps, seeds=seeds, names=("episode_length",))
@@ -50,12 +49,6 @@ def main(
     rich.print(tabulate(numbers, seeds))
     save(draw(numbers, seeds), out)
     return numbers
-
-
-def optimal_steps(env: jaxrl.Env) -> int:
-    """How many steps the best policy takes, by planning."""
-    best = planning.value_iteration(env.model, gamma=GAMMA).policy
-    return int(planning.path_length(env.model, best, env.spec.max_steps))
 
 
 def tabulate(numbers: dict, seeds: int) -> Table:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import jaxrl
 from jaxrl import checks, planning
-from jaxrl.plot import DPI, SIZE
+from jaxrl.plot import DPI, SIZE, style
 from jaxrl.program import seed_keys
 from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree, Spec, Transition
 
@@ -124,6 +124,12 @@ def averaged(agent: Agent, name: str, function: Callable[[PyTree], Array], num_e
     return agent._replace(init=init, act=act, update=update)
 
 
+def optimal_steps(env: Env, gamma: float) -> int:
+    """How many steps the best policy takes, by planning."""
+    best = planning.value_iteration(env.model, gamma=gamma).policy
+    return int(planning.path_length(env.model, best, env.spec.max_steps))
+
+
 def greedy_path_length(env: Env) -> Callable[[PyTree], Array]:
     """For `measured`: the steps of the greedy path from the start, by the table `q` of a state.
 
@@ -146,11 +152,7 @@ def new_figure(title: str, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#888888")
-        axes.grid(color="#e4e4e4", lw=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(color="#888888", labelsize=10)
+        style(axes)
     return figure, list(panels)
 
 

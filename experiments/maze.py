@@ -26,6 +26,7 @@ from episodes import (
     mean_interval,
     measured,
     new_figure,
+    optimal_steps,
     per_episode,
     save,
     train_seeds,
@@ -33,7 +34,6 @@ from episodes import (
 from rich.table import Table
 
 import jaxrl
-from jaxrl import planning
 from jaxrl.plot import PALETTE, plot_grid
 from jaxrl.types import Agent
 
@@ -61,8 +61,7 @@ def main(
     """
     env = jaxrl.make("jaxrl/Maze-v0")
     steps = episodes * env.spec.max_steps  # however long the episodes are, these are enough
-    best = planning.value_iteration(env.model, gamma=GAMMA).policy
-    optimum = int(planning.path_length(env.model, best, env.spec.max_steps))
+    optimum = optimal_steps(env, GAMMA)
     numbers = {}
     for name, agent in agents().items():
         watched = measured(agent, "path_length", greedy_path_length(env))

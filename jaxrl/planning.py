@@ -98,7 +98,7 @@ def policy_evaluation(model: Model, policy: Array, *, gamma: float = 0.99) -> Ar
     if policy.ndim == 1:
         policy = jax.nn.one_hot(policy, model.reward.shape[1])
     going_on = jnp.where(model.terminal, 0.0, 1.0)  # [S]
-    transition = jnp.einsum("sa,sat->st", policy, jnp.asarray(model.transition)) * going_on * going_on[:, None]
+    transition = jnp.einsum("sa,sat->st", policy, jnp.asarray(model.transition)) * going_on[:, None]
     reward = jnp.einsum("sa,sa->s", policy, jnp.asarray(model.reward)) * going_on
     return jnp.linalg.solve(jnp.eye(len(reward)) - gamma * transition, reward)
 

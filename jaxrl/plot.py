@@ -258,17 +258,22 @@ def _draw_evaluation(axes: Axes, series: Series, color: Any, bars: bool) -> None
         axes.vlines(steps, series.low[drawn], series.high[drawn], color=color, lw=1.0, alpha=0.5, zorder=4)
 
 
-def _empty(ylabel: str) -> tuple[Figure, Axes]:
-    """A figure with empty axes: labelled, a light grid, no frame at the top and right."""
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+def style(axes: Axes) -> None:
+    """The look of a curve's axes: a light grid, no frame at the top and right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.grid(color="#e4e4e4", lw=0.8)
     axes.set_axisbelow(True)
-    axes.margins(x=0.01)
     axes.tick_params(color="#888888", labelsize=10)
+
+
+def _empty(ylabel: str) -> tuple[Figure, Axes]:
+    """A figure with empty axes, labelled, in the style of all."""
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    style(axes)
+    axes.margins(x=0.01)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k, 1.5M
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(lambda y, position: f"{y:,.10g}".replace("-", "\N{MINUS SIGN}"))

@@ -43,33 +43,23 @@ def check_control(
     return optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
 
-def num_states(owner: str, spec: Spec) -> int:
-    """How many rows a table of this environment's states has.
-
-    Raises:
-      JaxrlError: if its observations are not discrete states.
-    """
-    if not isinstance(spec.obs_space, Discrete):
-        raise checks.JaxrlError(
-            f"{owner}: {spec.id} observes arrays of shape {spec.obs_space.shape}, and a table needs discrete states; "
-            "use an agent with a network instead, such as dqn or ppo, or one of the grid worlds (jaxrl/Maze-v0)"
-        )
-    return spec.obs_space.n
-
-
 def action_values(owner: str, spec: Spec, initial_value: float) -> Array:
     """A table of action values, float32 `[S, A]`.
 
     Raises:
       JaxrlError: if the environment's observations or actions are not discrete.
     """
-    rows = num_states(owner, spec)
+    if not isinstance(spec.obs_space, Discrete):
+        raise checks.JaxrlError(
+            f"{owner}: {spec.id} observes arrays of shape {spec.obs_space.shape}, and a table needs discrete states; "
+            "use an agent with a network instead, such as dqn or ppo, or one of the grid worlds (jaxrl/Maze-v0)"
+        )
     if not isinstance(spec.action_space, Discrete):
         raise checks.JaxrlError(
             f"{owner}: {spec.id} has continuous actions, and a table needs discrete ones; discretize_actions=n makes "
             "n levels of a torque, or use ppo"
         )
-    return jnp.full((rows, spec.action_space.n), initial_value, jnp.float32)
+    return jnp.full((spec.obs_space.n, spec.action_space.n), initial_value, jnp.float32)
 
 
 class TableState(NamedTuple):
