@@ -83,6 +83,19 @@ def integer(owner: str, low: int = 1, **arguments: Any):
             raise JaxrlError(f"{owner}: {name}={value} is not accepted; it must be less than 2**31")
 
 
+def increasing(owner: str, **arguments: Any):
+    """Checks that two arguments are numbers, the second above the first.
+
+    Raises:
+      JaxrlError: naming both, their values and what is accepted.
+    """
+    number(owner, **arguments)
+    (low_name, low), (high_name, high) = arguments.items()
+    values = _values(low), _values(high)
+    if all(value is not None for value in values) and not np.all(values[0] < values[1]):
+        raise JaxrlError(f"{owner}: {low_name}={low} is not accepted; it must be less than {high_name}={high}")
+
+
 def one_of(owner: str, accepted: Iterable[str], **arguments: Any):
     """Checks that each argument is one of the accepted names.
 

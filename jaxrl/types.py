@@ -84,6 +84,23 @@ def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any = np.float32) ->
 Space = Discrete | Box
 
 
+class Goal(NamedTuple):
+    """How an observation holds a goal, and what the reward for it is: what hindsight needs (Andrychowicz et al. 2017).
+
+    The functions are pure, of one observation or of several with any leading axes, and defined at module level, so that
+    two environments made alike are equal.
+
+    Attributes:
+      achieved: `achieved(obs) -> goal`, the goal that has been reached there.
+      replace: `replace(obs, goal) -> obs`, the observation as it were with another goal wanted.
+      reward: `reward(achieved, wanted) -> (reward, terminated)` of a step that led to `achieved`.
+    """
+
+    achieved: Callable[[Array], Array]
+    replace: Callable[[Array, Array], Array]
+    reward: Callable[[Array, Array], tuple[Array, Array]]
+
+
 @jax.tree_util.register_static
 class Spec(NamedTuple):
     """The static facts of an environment.
@@ -95,11 +112,13 @@ class Spec(NamedTuple):
       id: the name that `make` knows the environment by.
       obs_space: what `obs` and `next_obs` are drawn from.
       action_space: what `step` accepts.
-      max_steps: the time limit of one episode in steps, or None where there is none or it is not known.
+      max_steps: the time limit of one episode in steps, or None where there is none or it is not known. Where it is
+        given, nothing else truncates an episode.
       num_agents: how many agents act in it.
       discount: the discount that belongs to the problem itself, or None where the agent chooses it.
       layout: of a grid world the rows of its cells as text; states are numbered in reading order. Empty elsewhere.
       action_names: what the discrete actions are called, where they have names that one knows, such as `up`.
+      goal: where observations hold a goal that may be replaced, how; else None.
     """
 
     id: str
@@ -110,6 +129,7 @@ class Spec(NamedTuple):
     discount: float | None = None
     layout: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    goal: Goal | None = None
 
 
 class Model(NamedTuple):

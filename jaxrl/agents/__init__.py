@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxrl.agents.dqn import dqn
+from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.tabular import (
     double_q_learning,
@@ -22,6 +22,8 @@ from jaxrl.types import Agent
 
 AGENTS: dict[str, Callable[..., Agent]] = {
     "dqn": dqn,
+    "rainbow": rainbow,
+    "qr_dqn": qr_dqn,
     "ppo": ppo,
     "q_learning": q_learning,
     "double_q_learning": double_q_learning,
@@ -57,6 +59,8 @@ __all__ = [
     "n_step_td",
     "ppo",
     "q_learning",
+    "qr_dqn",
+    "rainbow",
     "sarsa",
     "sarsa_lambda",
     "td",

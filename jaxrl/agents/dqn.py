@@ -1,52 +1,26 @@
-"""Deep Q-network (Mnih et al. 2015), with double Q-learning as an option (van Hasselt et al. 2016)."""
+"""Deep Q-network (Mnih et al. 2015), and the improvements of it that Rainbow combines (Hessel et al. 2018).
+
+Each improvement is an argument, and they compose: `rainbow` and `qr_dqn` are calls of `dqn`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents import replay_learning, value_heads
+from jaxrl.agents.preset import preset
+from jaxrl.agents.replay_learning import Loss, ReplayState
+from jaxrl.agents.value_heads import LOSSES
 from jaxrl.exploration import epsilon_greedy
-from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
-from jaxrl.replay import uniform
+from jaxrl.losses import take
+from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
+from jaxrl.replay import Replay
+from jaxrl.replay.n_step import NStep, aggregate
+from jaxrl.replay.select import select
 from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec, Transition
-
-LOSSES = {"huber": optax.huber_loss, "squared": optax.l2_loss}
-
-
-class DQNState(NamedTuple):
-    """Online and target parameters, the optimiser's state, and the replay; the spec is static, not an array."""
-
-    spec: Spec
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
-    replay: PyTree
-
-
-class Item(NamedTuple):
-    """What the replay keeps of a transition. A truncated one bootstraps like any other."""
-
-    obs: Array
-    action: Array
-    reward: Array
-    terminated: Array
-    next_obs: Array
-
-
-class QNetwork(nn.Module):
-    """Action values: `[..., obs] -> [..., num_actions]`."""
-
-    torso: nn.Module
-    num_actions: int
-
-    @nn.compact
-    def __call__(self, obs: Array) -> Array:
-        return nn.Dense(self.num_actions, kernel_init=orthogonal(1.0))(self.torso(obs))
 
 
 def dqn(
@@ -56,12 +30,26 @@ def dqn(
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
     epsilon_decay_steps: int = 10_000,
+    replay: str | Replay = "uniform",
     replay_size: int = 10_000,
     batch_size: int = 128,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
     warmup_steps: int = 1_000,
+    target_network: bool = True,
     target_update_every: int = 500,
     tau: float = 1.0,
     double: bool = False,
+    dueling: bool = False,
+    dueling_aggregation: str = "mean",
+    noisy: bool = False,
+    n_step: int = 1,
+    atoms: int = 1,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    quantiles: int = 1,
     loss: str = "huber",
     max_grad_norm: float = 10.0,
     num_envs: int = 1,
@@ -73,8 +61,9 @@ def dqn(
 ) -> Agent:
     """Deep Q-network, for discrete actions.
 
-    Regresses Q(s, a) to r + gamma max_a' Q_target(s', a') on transitions drawn uniformly from a replay (Mnih et al.
-    2015, algorithm 1); with `double`, the online network chooses a' (van Hasselt et al. 2016, equation 4).
+    Regresses Q(s, a) to r + gamma max_a' Q_target(s', a') on transitions drawn from a replay (Mnih et al. 2015,
+    algorithm 1). What follows composes freely: `double`, `dueling`, `replay="prioritized"`, `n_step`, `noisy` and
+    `atoms`; all of them together are Rainbow.
 
     Args:
       learning_rate: Adam's step size, > 0.
@@ -82,12 +71,33 @@ def dqn(
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, which comes with its own sizes.
       replay_size: transitions that the replay holds; a multiple of num_envs * rollout_length.
-      batch_size: transitions in each gradient step.
+      batch_size: transitions in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
       warmup_steps: environment steps before the first gradient step.
+      target_network: whether there is one; without it, the online network values its own targets (naive DQN).
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
-      double: whether the online network chooses the action that the target network values.
+      double: whether the online network chooses the action that the target network values (van Hasselt et al. 2016,
+        equation 4).
+      dueling: whether the network tells a state's value from the advantages of its actions (Wang et al. 2016).
+      dueling_aggregation: what is subtracted from the advantages before they are added to the value: their mean
+        (equation 9) or their max (equation 8).
+      noisy: whether the last two layers explore by noise of learnt size (Fortunato et al. 2018); an epsilon of 0 then
+        leaves exploring to them.
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      atoms: with more than 1, on how many returns from v_min to v_max the network puts probabilities (C51, Bellemare
+        et al. 2017); `loss` then does not count.
+      v_min: the least return that atoms can tell.
+      v_max: the greatest; above v_min.
+      quantiles: with more than 1, how many quantiles of the return the network learns (QR-DQN, Dabney et al. 2018);
+        not together with atoms; `loss` then does not count.
       loss: of the temporal-difference error: huber or squared.
       max_grad_norm: global norm that the gradient is clipped to, > 0.
       num_envs: environments that run in parallel.
@@ -105,96 +115,114 @@ def dqn(
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
 
     Example:
-      >>> dqn(double=True, tau=0.01, target_update_every=1).rollout_length
+      >>> dqn(double=True, dueling=True, replay="prioritized", n_step=3).rollout_length
       1
     """
     checks.number("dqn", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
     checks.number("dqn", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
+    checks.number("dqn", 0, 1, priority_alpha=priority_alpha, priority_beta=priority_beta)
     checks.number("dqn", 0, 1, open_low=True, tau=tau)
-    checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, replay_size=replay_size, batch_size=batch_size)
-    checks.integer("dqn", target_update_every=target_update_every, warmup_steps=warmup_steps)
+    checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, priority_beta_steps=priority_beta_steps)
     checks.integer("dqn", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
+    checks.integer("dqn", target_update_every=target_update_every, n_step=n_step, atoms=atoms, quantiles=quantiles)
     checks.integer("dqn", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.one_of("dqn", LOSSES, loss=loss)
     checks.one_of("dqn", ACTIVATIONS, activation=activation)
-    added = num_envs * rollout_length
-    if replay_size % added:
+    checks.one_of("dqn", ("mean", "max"), dueling_aggregation=dueling_aggregation)
+    replay_learning.check_schedule(
+        "dqn",
+        batch_size=batch_size,
+        replay_size=replay_size,
+        warmup_steps=warmup_steps,
+        added=num_envs * rollout_length,
+    )
+    if atoms > 1 and quantiles > 1:
         raise checks.JaxrlError(
-            f"dqn: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
-            f"which is {added}"
+            f"dqn: quantiles={quantiles} is not accepted together with atoms={atoms}; one must be 1"
         )
-    if batch_size > replay_size:
-        raise checks.JaxrlError(
-            f"dqn: batch_size={batch_size} is not accepted; it must be at most replay_size={replay_size}"
-        )
-    replay = uniform(capacity=replay_size, batch_size=batch_size)
+    if atoms > 1:
+        checks.increasing("dqn", v_min=v_min, v_max=v_max)
+    memory = select(
+        "dqn", replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
+        beta_steps=priority_beta_steps, relabel=hindsight,
+    )  # fmt: skip
+    if atoms > 1:
+        head = value_heads.categorical(atoms, v_min, v_max)
+    else:
+        head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
-        return QNetwork(make_torso("dqn", spec, torso, hidden_sizes, activation)(), spec.action_space.n)
+        return make_q_network(
+            "dqn", spec, torso, hidden_sizes, activation, dueling=dueling_aggregation if dueling else "none",
+            noisy=noisy, outputs=head.outputs,
+        )  # fmt: skip
 
-    def init(key: Key, spec: Spec) -> DQNState:
+    def apply(params: PyTree, obs: Array, spec: Spec, key: Key) -> Array:
+        return network(spec).apply(params, obs, rngs={"noise": key} if noisy else None)
+
+    def init(key: Key, spec: Spec) -> ReplayState:
         if not isinstance(spec.action_space, Discrete):
             raise checks.JaxrlError(
                 f"dqn: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
                 "of a torque), or use ppo"
             )
-        obs = jnp.zeros(spec.obs_space.shape, spec.obs_space.dtype)
-        params = network(spec).init(key, obs[None])
-        item = Item(obs, jnp.int32(0), jnp.float32(0), jnp.bool(False), obs)
-        return DQNState(spec, params, jax.tree.map(jnp.copy, params), optimizer.init(params), replay.init(item))
+        obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
+        params = network(spec).init(key, obs)
+        return replay_learning.init_state(params, spec, optimizer, memory, (rollout_length, num_envs))
 
-    def act(state: DQNState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
-        q_values = network(state.spec).apply(state.params, obs)
-        return epsilon_greedy(key, q_values, epsilon_at(step) if explore else 0.0), memory, {}
-
-    def td_loss(params: PyTree, target_params: PyTree, batch: Item, spec: Spec) -> tuple[Array, Array]:
-        apply = network(spec).apply
-        next_q = apply(target_params, batch.next_obs)  # [B, num_actions]
-        if double:
-            next_value = _take(next_q, jnp.argmax(apply(params, batch.next_obs), axis=-1))
+    def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        noise_key, key = jax.random.split(key) if noisy else (None, key)
+        if explore:
+            outputs = apply(state.params, obs, state.spec, noise_key)
         else:
-            next_value = next_q.max(axis=-1)
-        target = batch.reward + gamma * (1.0 - batch.terminated) * next_value
-        # First the target, then the rest: neither network's activations are in memory together with the other's.
-        target, params = jax.lax.optimization_barrier((target, params))
-        q = _take(apply(params, batch.obs), batch.action)
-        return LOSSES[loss](q, jax.lax.stop_gradient(target)).mean(), q.mean()
+            outputs = network(state.spec).apply(state.params, obs)
+        return epsilon_greedy(key, head.mean(outputs), epsilon_at(step) if explore else 0.0), policy_memory, {}
 
-    def update(state: DQNState, trajectory: Transition, key: Key, step: Array) -> tuple[DQNState, Metrics]:
-        items = Item(*(getattr(trajectory, name) for name in Item._fields))
-        items = jax.tree.map(lambda x: x.reshape(added, *x.shape[2:]), items)  # [T, N, ...] -> [T * N, ...]
-        memory = replay.add(state.replay, items, step)
-        seen = step + added
+    def target(params: PyTree, target_params: PyTree, batch: NStep, spec: Spec, key: Key) -> Array:
+        value_key, choice_key = jax.random.split(key)
+        outputs = apply(target_params, batch.next_obs, spec, value_key)  # [B, num_actions(, K)]
+        chooser = apply(params, batch.next_obs, spec, choice_key) if double else outputs
+        best = jnp.argmax(head.mean(chooser), axis=-1)
+        return head.target(take(outputs, best), batch.reward, batch.discount)
 
-        def learn(carry: tuple[PyTree, PyTree], key: Key):
-            params, opt_state = carry
-            batch = replay.sample(memory, key, seen).items
-            gradient = jax.value_and_grad(td_loss, has_aux=True)
-            (value, q), grads = gradient(params, state.target_params, batch, state.spec)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), (value, q)
+    def td_loss(params: PyTree, batch: NStep, target: Array, spec: Spec, key: Key) -> Loss:
+        outputs = take(apply(params, batch.obs, spec, key), batch.action)
+        value, errors = head.loss(outputs, target)
+        return Loss(value, errors, {"q_mean": head.mean(outputs).mean()})
 
-        # Neither branch carries the replay: a branch that did would copy it.
-        (params, opt_state), (losses, qs) = jax.lax.cond(
-            seen >= warmup_steps,
-            lambda carry: jax.lax.scan(learn, carry, jax.random.split(key, gradient_steps)),
-            lambda carry: (carry, (jnp.zeros(gradient_steps), jnp.zeros(gradient_steps))),
-            (state.params, state.opt_state),
-        )
-        target_params = jax.lax.cond(
-            seen // target_update_every != step // target_update_every,
-            lambda: optax.incremental_update(params, state.target_params, tau),
-            lambda: state.target_params,
-        )
-        metrics = {"loss": losses.mean(), "q_mean": qs.mean(), "epsilon": epsilon_at(step)}
-        return DQNState(state.spec, params, target_params, opt_state, memory), metrics
+    learn = replay_learning.make_update(
+        replay=memory, optimizer=optimizer, prepare=lambda sample: aggregate(sample, gamma), target=target,
+        loss=td_loss, metrics=("q_mean",), warmup_steps=warmup_steps, gradient_steps=gradient_steps, length=n_step,
+        target_update_every=target_update_every, tau=tau, target_network=target_network,
+    )  # fmt: skip
+
+    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
+        state, metrics = learn(state, trajectory, key, step)
+        return state, metrics | {"epsilon": epsilon_at(step)}
 
     return Agent(init, act, update, num_envs, rollout_length, name="dqn")
 
 
-def _take(values: Array, actions: Array) -> Array:
-    """The values of the actions taken: `[B, A], [B] -> [B]`. A mask's gradient is a product, a gather's a scatter."""
-    taken = jnp.arange(values.shape[-1]) == actions[:, None]
-    return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
+rainbow = preset(
+    dqn,
+    "rainbow",
+    """Rainbow: double, dueling, noisy, categorical, 3-step DQN with prioritized replay (Hessel et al. 2018).""",
+    double=True,
+    dueling=True,
+    noisy=True,
+    atoms=51,
+    n_step=3,
+    replay="prioritized",
+    priority_alpha=0.5,
+    epsilon_start=0.0,
+    epsilon_final=0.0,
+)
+
+qr_dqn = preset(
+    dqn,
+    "qr_dqn",
+    """Quantile-regression DQN: the return's quantiles in place of its mean (Dabney et al. 2018, algorithm 1).""",
+    quantiles=51,
+)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.minibatch import check_sizes, scan_minibatches
 from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.normalize import normalize_observations as with_normalized_observations
 from jaxrl.normalize import normalize_rewards as with_normalized_rewards
@@ -27,7 +28,7 @@ class PPOState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loss needs of each transition; leaves `[T * N, ...]`, or `[B, ...]` in a minibatch."""
+    """What the loss needs of each transition; leaves `[T, N, ...]`, or `[B, ...]` in a minibatch."""
 
     obs: Array
     action: Array
@@ -135,17 +136,11 @@ def ppo(
     checks.number("ppo", 0, open_low=True, learning_rate=learning_rate, clip_eps=clip_eps, max_grad_norm=max_grad_norm)
     checks.number("ppo", 0, 1, gamma=gamma, gae_lambda=gae_lambda)
     checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef)
-    checks.integer("ppo", num_envs=num_envs, rollout_length=rollout_length, num_epochs=num_epochs)
-    checks.integer(
-        "ppo", num_minibatches=num_minibatches, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)}
-    )
+    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    check_sizes("ppo", num_envs=num_envs, rollout_length=rollout_length, **sizes)
+    checks.integer("ppo", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.integer("ppo", 0, anneal_steps=anneal_steps)
     checks.one_of("ppo", ACTIVATIONS, activation=activation)
-    batch_size = num_envs * rollout_length
-    if batch_size % num_minibatches:
-        raise checks.JaxrlError(
-            f"ppo: num_minibatches={num_minibatches} does not divide num_envs * rollout_length = {batch_size}"
-        )
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
     def network(spec: Spec) -> ActorCritic:
@@ -196,20 +191,16 @@ def ppo(
         advantages, targets = gae(trajectory.reward, discounts, values, next_values, gae_lambda, ended)
         extras = trajectory.extras
         data = Batch(trajectory.obs, extras["policy_action"], extras["log_prob"], values, advantages, targets)
-        data = jax.tree.map(lambda x: x.reshape(batch_size, *x.shape[2:]), data)  # [T, N, ...] -> [T * N, ...]
         decay = jnp.maximum(0.0, 1.0 - step / anneal_steps) if anneal_steps else 1.0
 
-        def learn(carry: tuple[PyTree, PyTree], rows: Array):
+        def learn(carry: tuple[PyTree, PyTree], minibatch: Batch):
             params, opt_state = carry
-            minibatch = jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), data)
             grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, state.spec)
             direction, opt_state = optimizer.update(grads, opt_state, params)
             params = jax.tree.map(lambda p, d: p - learning_rate * decay * d, params, direction)
             return (params, opt_state), metrics
 
-        orders = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(jax.random.split(key, num_epochs))
-        rows = orders.reshape(num_epochs * num_minibatches, -1)  # [E, T * N] -> [E * M, B]
-        (params, opt_state), metrics = jax.lax.scan(learn, (state.params, state.opt_state), rows)
+        (params, opt_state), metrics = scan_minibatches(learn, (state.params, state.opt_state), data, key, **sizes)
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = jnp.maximum(-1.0, 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8))
         return PPOState(state.spec, params, opt_state), metrics

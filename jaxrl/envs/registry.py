@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.envs import brax_adapter, grid, gymnax_adapter, maximization_bias, probes, random_walk, wrappers
+from jaxrl.envs import (
+    bit_flip,
+    brax_adapter,
+    grid,
+    gymnax_adapter,
+    maximization_bias,
+    point_reach,
+    probes,
+    random_walk,
+    wrappers,
+)
 from jaxrl.types import Env
 
 # Our own environments: id -> constructor, whose keyword arguments are the environment's parameters.
@@ -18,6 +28,8 @@ OWN: dict[str, Callable[..., Env]] = {
     "jaxrl/WindyGrid-v0": grid.windy_grid,
     "jaxrl/RandomWalk-v0": random_walk.random_walk,
     "jaxrl/MaximizationBias-v0": maximization_bias.maximization_bias,
+    "jaxrl/BitFlip-v0": bit_flip.bit_flip,
+    "jaxrl/PointReach-v0": point_reach.point_reach,
     **probes.PROBES,
 }
 
@@ -30,6 +42,7 @@ WRAPPERS: dict[str, Callable[..., Env]] = {
     "rescale_actions": wrappers.rescale_actions,
     "clip_actions": wrappers.clip_actions,
     "flatten_observations": wrappers.flatten_observations,
+    "observe": wrappers.observe,
     "frame_stack": wrappers.frame_stack,
 }
 SWITCHES = ("rescale_actions", "clip_actions", "flatten_observations")
@@ -50,9 +63,10 @@ def make(env_id: str, **params: Any) -> Env:
         `list_ids` has them all.
       **params: the environment's own parameters, and wrappers, which are applied in this order:
         `time_limit` (int, environment steps), `discretize_actions` (int, levels per dimension), `rescale_actions`,
-        `clip_actions`, `flatten_observations` (each True or False) and `frame_stack` (int, observations). For gymnax
-        the environment's parameters are the fields of its `EnvParams`, of which the float ones may be traced, and its
-        constructor's arguments; for brax they are the constructor's arguments, `episode_length` and `reset_pool`.
+        `clip_actions`, `flatten_observations` (each True or False), `observe` (a tuple or list of the entries of a
+        vector to keep) and `frame_stack` (int, observations). For gymnax the environment's parameters are the fields of
+        its `EnvParams`, of which the float ones may be traced, and its constructor's arguments; for brax they are the
+        constructor's arguments, `episode_length` and `reset_pool`.
 
     Returns:
       The environment, of one instance: the training loop vmaps it.

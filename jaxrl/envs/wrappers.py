@@ -6,7 +6,7 @@ Like the environments, they are of one instance; the training loop vmaps what co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -166,16 +166,18 @@ def frame_stack(env: Env, num_frames: int) -> Env:
         return FrameStackState(inner, frames), frames, outcome._replace(next_obs=pushed)
 
     low, high = (np.concatenate([bound] * num_frames, axis=-1) for bound in (space.low, space.high))
-    return Env(reset, step, env.spec._replace(obs_space=Box(low, high, space.dtype)))
+    return Env(reset, step, env.spec._replace(obs_space=Box(low, high, space.dtype), goal=None))
 
 
 def flatten_observations(env: Env) -> Env:
     """Observes vectors: an array in row-major order, an integer as its one-hot vector (float32).
 
     Args:
-      env: any environment.
+      env: any environment. One that observes vectors stays as it is.
     """
     space = env.spec.obs_space
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return env
     if isinstance(space, Discrete):
         flat_space = box(0, 1, (space.n,))
     else:
@@ -184,15 +186,37 @@ def flatten_observations(env: Env) -> Env:
     def flat(obs: Array) -> Array:
         return jax.nn.one_hot(obs, space.n) if isinstance(space, Discrete) else obs.reshape(-1)
 
-    def reset(key: Key) -> tuple[PyTree, Array]:
-        state, obs = env.reset(key)
-        return state, flat(obs)
+    return _with_observations(env, flat_space, flat)
 
-    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
-        state, obs, outcome = env.step(key, state, action)
-        return state, flat(obs), outcome._replace(next_obs=flat(outcome.next_obs))
 
-    return Env(reset, step, env.spec._replace(obs_space=flat_space))
+def observe(env: Env, indices: Sequence[int]) -> Env:
+    """Observes only these entries of a vector, in this order; CartPole without its velocities is `(0, 2)`.
+
+    Args:
+      env: an environment that observes a vector.
+      indices: a tuple or list of entries, from 0, each once.
+
+    Raises:
+      JaxrlError: for another observation space, and for indices that are none, not whole numbers, twice there or out of
+        range.
+    """
+    space = env.spec.obs_space
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise checks.JaxrlError(
+            f"observe: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 "
+            "(flatten_observations makes it one)"
+        )
+    refused = f"observe: observe={indices!r} is not accepted for {env.spec.id}; it must "
+    if not isinstance(indices, (tuple, list)) or not indices:
+        raise checks.JaxrlError(f"{refused}be a tuple or list of one entry or more, such as (0, 2)")
+    for index in indices:
+        checks.integer("observe", low=0, index=index)
+        if index >= space.shape[0]:
+            raise checks.JaxrlError(f"{refused}have entries from 0 to {space.shape[0] - 1}, and {index} is not")
+        if indices.count(index) > 1:
+            raise checks.JaxrlError(f"{refused}have each entry once, and {index} is there more often")
+    kept = np.asarray(indices)
+    return _with_observations(env, Box(space.low[kept], space.high[kept], space.dtype), lambda obs: obs[kept])
 
 
 def episode_statistics(env: Env) -> Env:
@@ -227,6 +251,23 @@ def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -
         return env.step(key, state, translate(action))
 
     return Env(env.reset, step, env.spec._replace(action_space=space))
+
+
+def _with_observations(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:
+    """The environment with other observations, which `translate` makes of the old ones.
+
+    What `model` and `spec.goal` say of the old ones does not hold for them, so both are left out.
+    """
+
+    def reset(key: Key) -> tuple[PyTree, Array]:
+        state, obs = env.reset(key)
+        return state, translate(obs)
+
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
+        state, obs, outcome = env.step(key, state, action)
+        return state, translate(obs), outcome._replace(next_obs=translate(outcome.next_obs))
+
+    return Env(reset, step, env.spec._replace(obs_space=space, goal=None))
 
 
 def _bounds(owner: str, env: Env) -> tuple[np.ndarray, np.ndarray]:

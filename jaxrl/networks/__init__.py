@@ -1,5 +1,7 @@
 """Networks in flax.linen: torsos, which turn observations into features, and what stands on them."""
 
+from jaxrl.networks.noisy import NoisyDense
+from jaxrl.networks.q_network import QNetwork, make_q_network
 from jaxrl.networks.torsos import ACTIVATIONS, CNN, MLP, make_torso, orthogonal
 
-__all__ = ["ACTIVATIONS", "CNN", "MLP", "make_torso", "orthogonal"]
+__all__ = ["ACTIVATIONS", "CNN", "MLP", "NoisyDense", "QNetwork", "make_q_network", "make_torso", "orthogonal"]

@@ -75,17 +75,22 @@ class MLP(nn.Module):
       hidden_sizes: units of each layer.
       activation: a key of `ACTIVATIONS`.
       obs_ndim: how many trailing axes belong to one observation; they are flattened.
+      layer_norm: whether each layer's output is normalised over its units before the activation (Ba et al. 2016).
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     obs_ndim: int = 1
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         x = obs.reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1)).astype(jnp.float32)
         for size in self.hidden_sizes:
-            x = ACTIVATIONS[self.activation](nn.Dense(size, kernel_init=orthogonal())(x))
+            x = nn.Dense(size, kernel_init=orthogonal())(x)
+            if self.layer_norm:
+                x = nn.LayerNorm()(x)
+            x = ACTIVATIONS[self.activation](x)
         return x
 
 
@@ -99,11 +104,14 @@ class CNN(nn.Module):
       hidden_sizes: units of the layers after the convolution.
       activation: a key of `ACTIVATIONS`.
       channels: filters of the convolution.
+      layer_norm: whether each layer's output is normalised before the activation; the convolution's, at each position
+        over its channels.
     """
 
     hidden_sizes: tuple[int, ...] = (128,)
     activation: str = "relu"
     channels: int = 16
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
@@ -111,11 +119,14 @@ class CNN(nn.Module):
         rows, columns = obs.shape[-3] - 2, obs.shape[-2] - 2
         patches = [obs[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
         x = nn.Dense(self.channels, kernel_init=orthogonal())(jnp.concatenate(patches, axis=-1))  # [..., H-2, W-2, 9 C]
-        return MLP(self.hidden_sizes, self.activation, obs_ndim=3)(ACTIVATIONS[self.activation](x))
+        if self.layer_norm:
+            x = nn.LayerNorm()(x)
+        mlp = MLP(self.hidden_sizes, self.activation, obs_ndim=3, layer_norm=self.layer_norm)
+        return mlp(ACTIVATIONS[self.activation](x))
 
 
 def make_torso(
-    owner: str, spec: Spec, kind: str, hidden_sizes: tuple[int, ...], activation: str
+    owner: str, spec: Spec, kind: str, hidden_sizes: tuple[int, ...], activation: str, *, layer_norm: bool = False
 ) -> Callable[[], nn.Module]:
     """A constructor of the torso that fits an environment's observations.
 
@@ -125,6 +136,7 @@ def make_torso(
       kind: "mlp", "cnn", or "auto": a CNN where an observation is an image `[H, W, C]`, an MLP elsewhere.
       hidden_sizes: units of the fully connected layers.
       activation: a key of `ACTIVATIONS`.
+      layer_norm: whether each layer is normalised before its activation.
 
     Raises:
       JaxrlError: if observations are not arrays, or a CNN is asked for where they are not images.
@@ -142,5 +154,5 @@ def make_torso(
             "it must be 'mlp' or 'auto'"
         )
     if kind == "cnn" or (kind == "auto" and image):
-        return lambda: CNN(hidden_sizes, activation)
-    return lambda: MLP(hidden_sizes, activation, obs_ndim=len(spec.obs_space.shape))
+        return lambda: CNN(hidden_sizes, activation, layer_norm=layer_norm)
+    return lambda: MLP(hidden_sizes, activation, obs_ndim=len(spec.obs_space.shape), layer_norm=layer_norm)

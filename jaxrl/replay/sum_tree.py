@@ -35,25 +35,55 @@ def init(capacity: int) -> Tree:
     return tuple(jnp.zeros((n, FANOUT), jnp.float32) for n in reversed(rows))
 
 
+def from_priorities(priorities: Array) -> Tree:
+    """The tree with these priorities, `[capacity]`; see `update`."""
+    tree = init(priorities.shape[0])
+    return write(tree, 0, priorities)
+
+
 def update(tree: Tree, indices: Array, priorities: Array) -> Tree:
     """The tree with new priorities at some leaves.
 
     Args:
       tree: from `init`.
-      indices: int `[B]`, which leaves; where one stands several times, one of its priorities is taken.
-      priorities: `[B]`, at least 0; what is negative or not finite counts as 0, so that nothing can poison the sums.
+      indices: int `[B]`, which leaves; where one stands several times, one of its priorities is taken, and an index
+        far beyond the tree (`NO_SLOT`) is left out.
+      priorities: `[B]`, at least 0. Under a trace, where nothing can be raised, what is negative or not finite counts
+        as 0, so that it cannot reach the sums.
 
     Returns:
       a tree of the same shape.
+
+    Raises:
+      JaxrlError: if a priority is negative or not finite, and not under a trace.
     """
-    values = jnp.where(jnp.isfinite(priorities) & (priorities > 0), priorities, 0.0).astype(jnp.float32)
+    values = _accepted(priorities)
     levels = []
     for level in reversed(tree):
         rows, columns = indices // FANOUT, indices % FANOUT
-        level = level.at[rows, columns].set(values, mode="promise_in_bounds")
+        level = level.at[rows, columns].set(values, mode="drop")
         levels.append(level)
-        indices, values = rows, _sum(level.at[rows].get(mode="promise_in_bounds"))
+        indices, values = rows, _sum(level.at[rows].get(mode="clip"))
     return tuple(reversed(levels))
+
+
+def write(tree: Tree, start: Array | int, priorities: Array) -> Tree:
+    """As `update`, for the leaves `start .. start + K - 1`: everything is read and written in slices."""
+    values = _accepted(priorities)
+    levels = []
+    for level in reversed(tree):
+        leaves = jax.lax.dynamic_update_slice_in_dim(level.reshape(-1), values, start, axis=0)
+        level = leaves.reshape(level.shape)
+        levels.append(level)
+        count = min((len(values) + FANOUT - 2) // FANOUT + 1, len(level))  # rows that these leaves may lie in
+        start = jnp.minimum(start // FANOUT, len(level) - count)
+        values = _sum(jax.lax.dynamic_slice_in_dim(level, start, count))
+    return tuple(reversed(levels))
+
+
+def _accepted(priorities: Array) -> Array:
+    checks.number("sum_tree", 0, priorities=priorities)
+    return jnp.where(jnp.isfinite(priorities) & (priorities > 0), priorities, 0.0).astype(jnp.float32)
 
 
 def total(tree: Tree) -> Array:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxrl.types import Array, Key, PyTree
+from jaxrl.types import Array, Key, PyTree, Spec, Transition
 
 
 class Sample(NamedTuple):
-    """A batch drawn from a replay.
+    """A batch of short stretches of experience, drawn from a replay.
 
     Attributes:
-      items: what was stored, leaves `[B, ...]`.
-      indices: int32 `[B]`, the slots that they were drawn from.
-      weights: float32 `[B]`, importance weights; 1 where sampling is uniform.
+      steps: the transitions, leaves `[B, L, ...]`: `steps[b, 0]` is what was drawn, and the others follow it in time.
+      valid: bool `[B, L]`: whether that step belongs to the same episode and has happened yet. The first always does.
+      indices: int32 `[B]`, the slots that the first steps are in.
+      weights: float32 `[B]`, importance weights, in (0, 1]; 1 where sampling is uniform.
     """
 
-    items: PyTree
+    steps: Transition
+    valid: Array
     indices: Array
     weights: Array
 
@@ -25,17 +27,24 @@ class Sample(NamedTuple):
 class Replay(NamedTuple):
     """A replay: four pure functions, closed over its sizes.
 
-    `step` counts the items added before the call. All seeds share it, so that under `vmap` the write stays one slice.
+    `step` counts environment steps, those of the call's trajectory not among them in `add`, and among them in `sample`.
+    All seeds share it, so that under `vmap` a write stays one slice.
 
     Attributes:
-      init: `init(item) -> state`; `item` is one example, of the shapes and dtypes to store.
-      add: `add(state, items, step) -> state`; leaves `[K, ...]`, written in one contiguous slice. `K` is the same at
-        every call and divides the capacity, so that no write wraps around.
-      sample: `sample(state, key, step) -> Sample`; at least one item must have been added.
-      update: `update(state, indices, priorities) -> state`; where sampling is uniform it changes nothing.
+      init: `init(trajectory, spec) -> state`; an example of what `add` will get, of which only shapes and dtypes count.
+      add: `add(state, trajectory, step) -> state`; leaves `[T, N, ...]`, at every call of the same shapes.
+      sample: `sample(state, key, step, length=1) -> Sample` of `L = length`; something must have been added.
+      update: `update(state, indices, td_errors) -> state`: what the steps of these slots were worth, both `[B]`; an
+        index that is no slot is left out. Where sampling is uniform it changes nothing.
     """
 
-    init: Callable[[PyTree], PyTree]
-    add: Callable[[PyTree, PyTree, Array], PyTree]
-    sample: Callable[[PyTree, Key, Array], Sample]
+    init: Callable[[Transition, Spec], PyTree]
+    add: Callable[[PyTree, Transition, Array], PyTree]
+    sample: Callable[..., Sample]
     update: Callable[[PyTree, Array, Array], PyTree]
+
+
+# How the slots that were drawn are read: `read(ring, key, slots, step, length) -> (steps, valid)`.
+Read = Callable[[PyTree, Key, Array, Array, int], tuple[Transition, Array]]
+
+NO_SLOT = 2**30  # an index that no replay has

@@ -6,52 +6,51 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.replay.types import Replay, Sample
-from jaxrl.types import Array, Key, PyTree
+from jaxrl.replay import ring
+from jaxrl.replay.types import Read, Replay, Sample
+from jaxrl.types import Array, Key, Spec, Transition
 
 
-def uniform(*, capacity: int, batch_size: int) -> Replay:
-    """A ring of the last `capacity` items, sampled uniformly and with replacement.
+def uniform(*, capacity: int, batch_size: int, read: Read = ring.window) -> Replay:
+    """The last `capacity` transitions, sampled uniformly and with replacement.
 
     Args:
-      capacity: how many items it holds; the oldest are overwritten.
+      capacity: how many transitions it holds, of all environments together; the oldest are overwritten.
       batch_size: `B`, how many are drawn at once.
+      read: how what was drawn is read: as it is, or with `hindsight(...)`.
 
     Returns:
-      a `Replay` whose state is the stored items, leaves `[capacity, ...]`, in their own dtypes.
+      a `Replay` whose state is a `Ring`, each observation once and in its own dtype.
 
     Raises:
-      JaxrlError: if a size is not a positive whole number, or a batch is larger than the capacity; when items are
-        added, if their number does not divide the capacity.
-
-    Example:
-      >>> replay = uniform(capacity=4, batch_size=2)
-      >>> state = replay.add(replay.init(jnp.float32(0)), jnp.array([7.0]), step=0)
-      >>> replay.sample(state, jax.random.key(0), step=1).items.tolist()
-      [7.0, 7.0]
+      JaxrlError: if a size is not a positive whole number, or a batch is larger than the capacity; at `init`, if the
+        capacity is not a multiple of what is added at once.
     """
-    checks.integer("uniform replay", capacity=capacity, batch_size=batch_size)
+    check_sizes("uniform replay", capacity, batch_size)
+
+    def init(trajectory: Transition, spec: Spec) -> ring.Ring:
+        return ring.init("uniform replay", capacity, trajectory, spec)
+
+    def sample(state: ring.Ring, key: Key, step: Array, length: int = 1) -> Sample:
+        draw_key, read_key = jax.random.split(key)
+        layout = state.layout
+        drawn = jax.random.randint(draw_key, (batch_size,), 0, jnp.minimum(step, capacity))  # 0 is in the newest row
+        newest_row = step - layout.num_envs + drawn % layout.num_envs
+        slots = (newest_row - drawn // layout.num_envs * layout.num_envs) % capacity
+        steps, valid = read(state, read_key, slots, step, length)
+        return Sample(steps, valid, slots, jnp.ones(batch_size))
+
+    return Replay(init, ring.write, sample, update=lambda state, indices, td_errors: state)
+
+
+def check_sizes(owner: str, capacity: int, batch_size: int):
+    """Checks the sizes that every replay has.
+
+    Raises:
+      JaxrlError: if one is not a positive whole number, or a batch is larger than the capacity.
+    """
+    checks.integer(owner, capacity=capacity, batch_size=batch_size)
     if batch_size > capacity:
         raise checks.JaxrlError(
-            f"uniform replay: batch_size={batch_size} is not accepted; it must be at most capacity={capacity}"
+            f"{owner}: batch_size={batch_size} is not accepted; it must be at most capacity={capacity}"
         )
-
-    def init(item: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: jnp.zeros((capacity, *jnp.shape(x)), jnp.result_type(x)), item)
-
-    def add(state: PyTree, items: PyTree, step: Array) -> PyTree:
-        added = jax.tree.leaves(items)[0].shape[0]
-        if capacity % added:
-            raise checks.JaxrlError(
-                f"uniform replay: capacity={capacity} is not accepted; it must be a multiple of the {added} items that "
-                "are added at once"
-            )
-        write = lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, step % capacity, axis=0)  # noqa: E731
-        return jax.tree.map(write, state, items)
-
-    def sample(state: PyTree, key: Key, step: Array) -> Sample:
-        indices = jax.random.randint(key, (batch_size,), 0, jnp.minimum(step, capacity))
-        items = jax.tree.map(lambda ring: ring.at[indices].get(mode="promise_in_bounds"), state)
-        return Sample(items, indices, jnp.ones(batch_size))
-
-    return Replay(init, add, sample, update=lambda state, indices, priorities: state)

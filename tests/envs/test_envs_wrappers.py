@@ -9,7 +9,7 @@ import pytest
 
 from jaxrl import checks, envs
 from jaxrl.envs import wrappers
-from jaxrl.types import Box, Discrete, Env, Outcome, Spec, box
+from jaxrl.types import Box, Discrete, Env, Goal, Model, Outcome, Spec, box
 
 
 class CountState(NamedTuple):
@@ -146,6 +146,80 @@ def test_flatten_observations():
     assert (obs.sum(axis=-1) == 2).all()
 
 
+def test_flatten_observations_leaves_vectors_alone():
+    env = counter(3, shape=(2,))
+    assert envs.flatten_observations(env) is env
+
+
+def ramp(env: Env) -> Env:
+    """Adds 0, 0.25, 0.5, ... to the entries, which so are told apart."""
+
+    def offset(obs):
+        return obs + 0.25 * jnp.arange(obs.shape[-1])
+
+    def reset(key):
+        state, obs = env.reset(key)
+        return state, offset(obs)
+
+    def step(key, state, action):
+        state, obs, outcome = env.step(key, state, action)
+        return state, offset(obs), outcome._replace(next_obs=offset(outcome.next_obs))
+
+    low, high = np.float32([0, -1, -2, -3]), np.float32([1, 2, 3, 4])
+    return Env(reset, step, env.spec._replace(obs_space=Box(low, high), goal=GOAL), MODEL)
+
+
+def keep(*args):
+    return args
+
+
+GOAL = Goal(keep, keep, keep)
+MODEL = Model(*[np.zeros(1)] * 4)
+
+
+@pytest.mark.parametrize("indices", [(3, 1), [3, 1], (np.int64(3), np.int32(1))])
+def test_observe(indices):
+    env = wrappers.observe(ramp(counter(3, shape=(4,))), indices)
+    assert (env.spec.obs_space.low.tolist(), env.spec.obs_space.high.tolist()) == ([-3, -1], [4, 2])
+    assert env.spec.obs_space.dtype == np.float32
+    assert (env.spec.goal, env.model) == (None, None)
+    obs, new_obs, outcome = run(env, ZEROS)
+    assert obs.shape == new_obs.shape == outcome.next_obs.shape == (8, 2)
+    start = obs[0, 0] - 0.75
+    assert (obs[:3] - start).tolist() == [[t + 0.75, t + 0.25] for t in range(3)]
+    assert (outcome.next_obs[:3] - start).tolist() == [[t + 0.75, t + 0.25] for t in range(1, 4)]
+    assert (new_obs[2] - new_obs[2, 0]).tolist() == [0, -0.5]
+    assert new_obs[2, 0] != outcome.next_obs[2, 0]  # of the next episode
+
+
+def test_observe_in_make():
+    """After the flattening and before the stack; without its velocities CartPole's state is hidden."""
+    whole, env = envs.make("CartPole-v1"), envs.make("CartPole-v1", observe=(0, 2), frame_stack=2)
+    assert env.spec.obs_space.low.tolist() == np.tile(whole.spec.obs_space.low[[0, 2]], 2).tolist()
+    obs, seen = (run(e, [0, 1, 1])[2].next_obs for e in (whole, env))
+    assert np.array_equal(seen[:, 2:], obs[:, [0, 2]])
+    assert np.array_equal(seen[1:, :2], obs[:-1, [0, 2]])
+    assert envs.make("CartPole-v1", observe=None).spec == whole.spec
+    lake = envs.make("FrozenLake-misc", flatten_observations=True, observe=[0, 15])
+    assert lake.spec.obs_space == box(0, 1, (2,))
+
+
+def test_what_changes_observations_leaves_the_goal_out():
+    env = ramp(counter(3, shape=(4,)))
+    image = counter(3, shape=(2, 2))
+    image = image._replace(spec=image.spec._replace(goal=GOAL))
+    changed = [envs.frame_stack(env, 2), wrappers.observe(env, (0,)), envs.flatten_observations(image)]
+    assert [e.spec.goal for e in changed] == [None] * 3
+    kept = [
+        envs.flatten_observations(env),
+        envs.time_limit(env, 2),
+        envs.episode_statistics(env),
+        *(f(env) for f in (envs.rescale_actions, envs.clip_actions)),
+        envs.discretize_actions(env, 3),
+    ]
+    assert all(e.spec.goal is GOAL for e in kept)
+
+
 @pytest.mark.parametrize("truncates", [False, True])
 def test_episode_statistics(truncates):
     once = envs.episode_statistics(counter(3, truncates))
@@ -188,6 +262,19 @@ UNBOUNDED = box(-np.inf, np.inf, (2,))
         (lambda: envs.time_limit(counter(), 2.5), "time_limit=2.5 is not accepted"),
         (lambda: envs.frame_stack(counter(), -1), "frame_stack=-1 is not accepted"),
         (lambda: envs.frame_stack(counter(shape=(2, 2)), 2), "observes bounded Box of shape (2, 2); it must be a Box"),
+        (
+            lambda: wrappers.observe(counter(shape=(2, 2)), (0,)),
+            "observe: Counter observes bounded Box of shape (2, 2); it must be a Box of rank 1",
+        ),
+        (lambda: envs.make("FrozenLake-misc", observe=(0,)), "observes Discrete(16); it must be a Box of rank 1"),
+        (lambda: wrappers.observe(counter(), 0), "observe=0 is not accepted for Counter; it must be a tuple or list"),
+        (lambda: wrappers.observe(counter(), ()), "observe=() is not accepted for Counter; it must be a tuple or list"),
+        (lambda: wrappers.observe(counter(), (1,)), "must have entries from 0 to 0, and 1 is not"),
+        (lambda: wrappers.observe(counter(), (-1,)), "observe: index=-1 is not accepted; it must be a whole number"),
+        (lambda: wrappers.observe(counter(), (0.0,)), "observe: index=0.0 is not accepted; it must be a whole number"),
+        (lambda: wrappers.observe(counter(), [False]), "observe: index=False is not accepted"),
+        (lambda: wrappers.observe(counter(shape=(3,)), (2, 0, 2)), "each entry once, and 2 is there more often"),
+        (lambda: envs.make("CartPole-v1", observe=(0, 4)), "observe=(0, 4) is not accepted for CartPole-v1; it must"),
     ],
 )
 def test_errors_say_what_to_do(build, message):

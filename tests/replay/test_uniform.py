@@ -1,100 +1,101 @@
 """The uniform replay: what is stored is what is sampled, from written slots alone, all equally often."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from experience import Kind, check, fill, history, spec
 
 from jaxrl import prng
 from jaxrl.checks import JaxrlError
-from jaxrl.replay import uniform
+from jaxrl.replay import ring, uniform
 
-CAPACITY, BATCH = 12, 8
-
-
-class Item(NamedTuple):
-    obs: jax.Array
-    action: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    extras: dict
-
-
-def encode(ids) -> Item:
-    """Items every field of which tells their id (from 1 on, so that an unwritten slot cannot pass for one)."""
-    ids = jnp.asarray(ids, jnp.int32)
-    return Item(
-        obs=(ids[..., None, None] + jnp.arange(6).reshape(2, 3)).astype(jnp.uint8),
-        action=3 * ids + 1,
-        reward=0.5 * ids - 7.0,
-        terminated=ids % 3 == 0,
-        extras={"next_obs": jnp.stack([ids, -ids], axis=-1).astype(jnp.float32)},
-    )
-
-
-def fill(added: int, num_adds: int, key):
-    """Adds, and samples after each add, `num_adds` times; returns the samples and the last state."""
-    replay = uniform(capacity=CAPACITY, batch_size=BATCH)
-    key = prng.unrolled(key)
-
-    def body(state, x):
-        turn, key = x
-        step = turn * added
-        state = replay.add(state, encode(1 + step + jnp.arange(added)), step)
-        return state, replay.sample(state, key, step + added)
-
-    state = replay.init(jax.tree.map(lambda x: x[0], encode(jnp.zeros(1))))
-    return jax.lax.scan(body, state, (jnp.arange(num_adds), jax.random.split(key, num_adds)))
-
-
-SIZES = {1: 40, 3: 17, 4: 10, 12: 3}
+CAPACITY, BATCH, LENGTH = 24, 8, 4
+KINDS = {  # kind of experience, and how many adds: past several turns of the ring
+    "one at a time": (Kind(1, 1, 5), 90),
+    "no known limit": (Kind(1, 2, None), 40),
+    "three environments": (Kind(1, 3, 5), 30),
+    "limit longer than a write": (Kind(2, 3, 5), 17),
+    "limit as long as a write": (Kind(4, 2, 4), 11),
+    "limit shorter than a write": (Kind(4, 1, 3), 22),
+    "limit longer than the ring": (Kind(2, 1, 100), 40),
+    "one step": (Kind(2, 2, 1), 20),
+    "whole": (Kind(12, 2, 5), 4),
+}
 
 
 @pytest.fixture(scope="module")
 def fillings():
-    """Several sizes of add, past several wrap-arounds, for three seeds, out of one compiled call."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    run = jax.jit(lambda keys: {k: jax.vmap(lambda key: fill(k, n, key))(keys) for k, n in SIZES.items()})
-    return jax.tree.map(np.asarray, run(keys))
+    """Every kind, for two seeds, out of one compiled call."""
+    keys = jax.random.split(prng.unrolled(jax.random.key(0)), 2)
+    replay = uniform(capacity=CAPACITY, batch_size=BATCH)
+
+    def run(keys):
+        return {
+            name: jax.vmap(lambda key, k=kind, n=n: fill(replay, k, n, key, LENGTH))(keys)
+            for name, (kind, n) in KINDS.items()
+        }
+
+    return jax.device_get(jax.jit(run)(keys))
 
 
-@pytest.mark.parametrize("added", SIZES)
-def test_stored_is_sampled(fillings, added):
-    state, samples = fillings[added]
-    ids = (samples.items.action - 1) // 3  # [S, turns, B]
-    expected = encode(ids)
-    for field, got, want in zip(Item._fields, samples.items, expected, strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y, err_msg=field), got, want)
-    seen = added * (1 + np.arange(SIZES[added]))[None, :, None]
-    assert ((ids >= 1) & (ids > seen - CAPACITY) & (ids <= seen)).all()
-    np.testing.assert_array_equal(samples.indices, (ids - 1) % CAPACITY)
+@pytest.mark.parametrize("name", KINDS)
+def test_stored_is_sampled(fillings, name):
+    kind, num_adds = KINDS[name]
+    _, samples = fillings[name]
+    for seed in range(2):
+        check(jax.tree.map(lambda x: x[seed], samples), kind, num_adds, CAPACITY)
     np.testing.assert_array_equal(samples.weights, 1.0)
-    total = added * SIZES[added]
-    newest = 1 + np.arange(total - CAPACITY, total)  # what a ring of the last items holds, slot by slot
-    np.testing.assert_array_equal(state.action[0], 3 * np.roll(newest, total % CAPACITY) + 1)
+
+
+def test_every_kind_of_end_was_seen(fillings):
+    """What the checks above are for did occur: truncated steps, the newest step, and ends within a window."""
+    _, num_adds = KINDS["limit longer than a write"]
+    _, samples = fillings["limit longer than a write"]
+    steps, valid = samples.steps, samples.valid
+    assert (steps.truncated & valid).sum() > 20
+    assert (steps.terminated & valid).sum() > 20
+    seen = 6 * (1 + np.arange(num_adds))[None, :, None]
+    assert (steps.action[..., 0] >= seen - 3).sum() > 5
+    assert (~valid).any(axis=-1).sum() > 20
 
 
 def test_dtypes_are_kept(fillings):
-    state, samples = fillings[1]
-    for tree, lead in ((state, (3, CAPACITY)), (samples.items, (3, SIZES[1], BATCH))):
-        assert [tree.obs.dtype, tree.action.dtype, tree.terminated.dtype] == [np.uint8, np.int32, np.bool_]
-        assert tree.obs.shape == (*lead, 2, 3)
-    assert samples.indices.dtype == np.int32
+    state, samples = fillings["one at a time"]
+    for obs, shape in ((state.obs, (2, CAPACITY, 2)), (samples.steps.obs, (2, 90, BATCH, LENGTH, 2))):
+        assert obs.dtype == np.uint8
+        assert obs.shape == shape
+    assert state.rest.action.dtype == samples.indices.dtype == np.int32
+    assert state.rest.terminated.dtype == np.bool_
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"),
+    [
+        (Kind(1, 2, 500), 3),  # two blocks, and the newest row
+        (Kind(1, 2, 10), 52),
+        (Kind(1, 2, None), 501),
+        (Kind(4, 2, 10), 65),  # a block has 8 rows
+    ],
+)
+def test_an_observation_is_kept_once(kind, places):
+    example = jax.tree.map(lambda x: jnp.asarray(x), history(kind, 1))
+    state = uniform(capacity=1000, batch_size=2).init(example, spec(kind))
+    assert state.obs.shape == (1000, 2)
+    assert state.apart.shape == (places * kind.num_envs, 2)
 
 
 def test_slots_are_equally_likely():
+    kind = Kind(1, 2, None)
     replay = uniform(capacity=40, batch_size=40)
-    state = replay.init(jnp.int32(0))
+    state = replay.init(history(kind, 1), spec(kind))
     keys = jax.random.split(jax.random.key(1), 500)
     sample = jax.jit(jax.vmap(lambda key, step: replay.sample(state, key, step).indices, (0, None)))
-    for step, slots in ((1, 1), (25, 25), (40, 40), (1_000_003, 40)):
+    for step, slots in ((2, 2), (24, 24), (40, 40), (1_000_002, 40)):
         counts = np.bincount(np.asarray(sample(keys, step)).ravel(), minlength=slots)
         assert len(counts) == slots
-        if slots > 1:
-            assert scipy.stats.chisquare(counts).pvalue > 1e-3, step
+        assert scipy.stats.chisquare(counts).pvalue > 1e-3, step
     indices = np.asarray(sample(keys, 40))
     assert any(len(set(row)) < 40 for row in indices)  # with replacement
     assert len({row.tobytes() for row in indices}) == len(keys)
@@ -102,22 +103,31 @@ def test_slots_are_equally_likely():
 
 def test_update_changes_nothing():
     replay = uniform(capacity=4, batch_size=2)
-    state = replay.init(jnp.float32(0))
+    state = replay.init(history(Kind(1, 1, 5), 1), spec(Kind(1, 1, 5)))
     assert replay.update(state, jnp.array([0, 1]), jnp.ones(2)) is state
 
 
 def test_the_write_stays_a_slice_over_seeds():
-    """With the step shared, `vmap` keeps one `dynamic-update-slice`; with one step for each seed it makes a scatter."""
-    replay = uniform(capacity=64, batch_size=2)
-    state, items = jnp.zeros((4, 64, 3)), jnp.ones((4, 2, 3))
+    """With the step shared, `vmap` keeps `dynamic-update-slice`; with one step for each seed it makes a scatter."""
+    kind = Kind(2, 3, 5)
+    replay, example = uniform(capacity=600, batch_size=2), history(kind, 1)
+    states = jax.tree.map(lambda x: jnp.stack([x] * 4), replay.init(example, spec(kind)))
+    examples = jax.tree.map(lambda x: jnp.stack([x] * 4), example)
 
     def compiled(step, axis):
-        return jax.jit(jax.vmap(replay.add, (0, 0, axis))).lower(state, items, step).compile().as_text()
+        return jax.jit(jax.vmap(replay.add, (0, 0, axis))).lower(states, examples, step).compile().as_text()
 
     shared = compiled(jnp.int32(0), None)
     assert " dynamic-update-slice(" in shared
     assert " scatter(" not in shared
     assert " scatter(" in compiled(jnp.zeros(4, jnp.int32), 0)  # so the word is the right one to look for
+
+
+def test_the_slots_that_follow():
+    layout = ring.init("", 12, history(Kind(1, 3, 5), 1), spec(Kind(1, 3, 5))).layout
+    assert ring.later(layout, jnp.array([0, 4, 10]), 1).tolist() == [3, 7, 1]
+    assert ring.later(layout, jnp.array([0, 4, 10]), -1).tolist() == [9, 1, 7]
+    assert ring.ages(layout, jnp.array([0, 4, 10]), 15).tolist() == [0, 3, 1]  # the newest row is the fifth, at 0
 
 
 @pytest.mark.parametrize(
@@ -128,10 +138,10 @@ def test_the_write_stays_a_slice_over_seeds():
         (lambda: uniform(capacity=4, batch_size=0), "batch_size=0"),
         (lambda: uniform(capacity=4, batch_size=5), "batch_size=5 is not accepted; it must be at most capacity=4"),
         (
-            lambda: uniform(capacity=4, batch_size=1).add(jnp.zeros(4), jnp.zeros(3), 0),
+            lambda: uniform(capacity=4, batch_size=1).init(history(Kind(3, 1, 5), 1), spec(Kind(3, 1, 5))),
             "capacity=4 is not accepted; it must be a multiple of the 3",
         ),
-        (lambda: uniform(capacity=4, batch_size=1).add(jnp.zeros(4), jnp.zeros(8), 0), "capacity=4"),
+        (lambda: uniform(capacity=4, batch_size=1).init(history(Kind(4, 2, 5), 1), spec(Kind(4, 2, 5))), "capacity=4"),
     ],
 )
 def test_errors(case, message):

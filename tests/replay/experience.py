@@ -1,0 +1,98 @@
+"""Trajectories every field of which tells the step that it belongs to, and what a replay should make of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.types import Discrete, Spec, Transition, box
+
+
+class Kind(NamedTuple):
+    """What is added: `[T, N]` at once, from episodes that end after `max_steps`, or earlier by themselves."""
+
+    length: int
+    num_envs: int
+    max_steps: int | None
+
+
+def spec(kind: Kind) -> Spec:
+    return Spec("Fake-v0", box(0, 255, (2,), np.uint8), Discrete(1000), kind.max_steps)
+
+
+def history(kind: Kind, num_adds: int, seed: int = 0) -> Transition:
+    """All that is added, NumPy leaves `[num_adds * T, N, ...]`.
+
+    `action` is an id of the step (row * N + env), and `obs` of the observation; what follows a step that did not end is
+    the next row's observation. About one step in five terminates; time limits truncate.
+    """
+    rng = np.random.default_rng(seed)
+    rows, width = num_adds * kind.length, kind.num_envs
+    ids = np.arange(rows * width, dtype=np.int32).reshape(rows, width)
+    obs = encode(ids)
+    terminated = rng.random((rows, width)) < 0.2
+    truncated = np.zeros((rows, width), bool)
+    age = np.zeros(width, int)
+    for row in range(rows):
+        age += 1
+        if kind.max_steps is None:
+            truncated[row] = ~terminated[row] & (rng.random(width) < 0.2)
+        else:
+            truncated[row] = ~terminated[row] & (age >= kind.max_steps)
+        age[terminated[row] | truncated[row]] = 0
+    following = encode(np.concatenate([ids[1:], ids[-1:] + width]))
+    ended = terminated | truncated
+    next_obs = np.where(ended[..., None], encode(ids, offset=100), following)
+    extras = {"log_prob": -0.5 * ids.astype(np.float32)}
+    return Transition(obs, ids, 0.25 * ids.astype(np.float32), terminated, truncated, next_obs, extras)
+
+
+def encode(ids: np.ndarray, offset: int = 0) -> np.ndarray:
+    return np.stack([ids % 251, (ids // 251) * 7 + 3 + offset], axis=-1).astype(np.uint8)
+
+
+def fill(replay, kind: Kind, num_adds: int, key, length: int = 1):
+    """Adds all, and samples after each add; the samples, leaves `[num_adds, B, L, ...]`, and the last state."""
+    everything = history(kind, num_adds)
+    chunks = jax.tree.map(lambda x: jnp.asarray(x).reshape(num_adds, kind.length, *x.shape[1:]), everything)
+    state = replay.init(jax.tree.map(lambda x: x[0], chunks), spec(kind))
+    added = kind.length * kind.num_envs
+
+    def body(state, x):
+        turn, chunk, key = x
+        state = replay.add(state, chunk, turn * added)
+        sample = replay.sample(state, key, (turn + 1) * added, length)
+        return replay.update(state, sample.indices, sample.steps.reward[:, 0] % 3), sample
+
+    turns = jnp.arange(num_adds)
+    return jax.lax.scan(body, state, (turns, chunks, jax.random.split(key, num_adds)))
+
+
+def check(sample, kind: Kind, num_adds: int, capacity: int):
+    """What was sampled is what was added, field by field; and no step is older than the capacity, or not yet taken."""
+    everything = history(kind, num_adds)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), everything)
+    added = kind.length * kind.num_envs
+    ended = flat.terminated | flat.truncated
+    for turn in range(num_adds):
+        seen = (turn + 1) * added
+        for b in range(sample.valid.shape[1]):
+            first = sample.steps.action[turn, b, 0]
+            assert max(0, seen - capacity) <= first < seen
+            assert sample.indices[turn, b] == first % capacity
+            alive = True
+            for k in range(sample.valid.shape[2]):
+                step = first + k * kind.num_envs
+                alive = alive and step < seen
+                assert sample.valid[turn, b, k] == alive, (turn, b, k)
+                if not alive:
+                    continue
+                got = jax.tree.map(lambda x: x[turn, b, k], sample.steps)
+                want = jax.tree.map(lambda x: x[step], flat)
+                if want.terminated:  # what follows is never asked for
+                    got, want = got._replace(next_obs=()), want._replace(next_obs=())
+                jax.tree.map(np.testing.assert_array_equal, got, want)
+                alive = not ended[step]
