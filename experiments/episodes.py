@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 import jaxrl
-from jaxrl import checks, planning
-from jaxrl.plot import DPI, SIZE, style
+from jaxrl import Results, checks, planning
+from jaxrl.plot import DPI, PALETTE, SIZE, style
 from jaxrl.program import seed_keys
+from jaxrl.results import format_number
+from jaxrl.statistics import final_return
 from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree, Spec, Transition
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
@@ -25,7 +31,7 @@ GREY = "#717581"
 def train_seeds(
     agent: Agent, env: Env, *, num_steps: int, seeds: int, names: tuple[str, ...]
 ) -> tuple[PyTree, dict[str, np.ndarray]]:
-    """Trains all seeds of an agent in one compiled program.
+    """Trains all seeds of an agent in one compiled program, spread over the devices.
 
     Args:
       agent: whom to train; its rollout is of one step, so that an update sees the end of one episode at most.
@@ -46,8 +52,17 @@ def train_seeds(
         state, metrics = jaxrl.train(key, agent, env, num_steps)
         return state.agent, {name: metrics[name] for name in ("episode_count", *names)}
 
-    states, metrics = jax.jit(jax.vmap(train))(seed_keys(jax.random.key(0), jnp.arange(seeds)))
-    return states, {name: np.asarray(values) for name, values in metrics.items()}
+    devices = jax.devices()[:seeds]
+    padded = -(-seeds // len(devices)) * len(devices)
+    keys = seed_keys(jax.random.key(0), jnp.arange(padded) % seeds)
+    mesh, split = Mesh(np.array(devices), ("seed",)), P("seed")
+    sharded = jax.shard_map(jax.jit(jax.vmap(train)), mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    return jax.tree.map(lambda x: np.asarray(x)[:seeds], jax.jit(sharded)(keys))
+
+
+def use_all_cores():
+    """Makes a device of each core of the CPU, for `train_seeds` and `sweep` to spread their seeds over."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def per_episode(metrics: Mapping[str, np.ndarray], name: str, num_episodes: int) -> np.ndarray:
@@ -80,14 +95,19 @@ def per_episode(metrics: Mapping[str, np.ndarray], name: str, num_episodes: int)
     return np.take_along_axis(np.asarray(metrics[name]), ends, axis=1)
 
 
-def measured(agent: Agent, name: str, function: Callable[[PyTree], Array]) -> Agent:
-    """The agent, with one more metric: `function(state)`, a float scalar, of its state after each update."""
+def reporting(agent: Agent, name: str, function: Callable[[PyTree, Transition], Array]) -> Agent:
+    """The agent, with one more metric: `function(state, trajectory)`, a float scalar, of the state after an update."""
 
     def update(state: PyTree, trajectory: Transition, key: Key, step: Array) -> tuple[PyTree, Metrics]:
         state, metrics = agent.update(state, trajectory, key, step)
-        return state, metrics | {name: function(state)}
+        return state, metrics | {name: function(state, trajectory)}
 
     return agent._replace(update=update)
+
+
+def measured(agent: Agent, name: str, function: Callable[[PyTree], Array]) -> Agent:
+    """The agent, with one more metric: `function(state)`, a float scalar, of its state after each update."""
+    return reporting(agent, name, lambda state, _: function(state))
 
 
 class AveragedState(NamedTuple):
@@ -146,11 +166,18 @@ def mean_interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.nda
     return mean, mean - margin, mean + margin
 
 
-def new_figure(title: str, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the style of `jaxrl.plot`, with pairs of axes side by side that share the vertical one."""
+def final_cell(per_seed: np.ndarray) -> str:
+    """A table's cell: the interquartile mean over seeds `[S]`, and its 95 % bootstrap interval."""
+    found = final_return(per_seed)
+    numbers = [found[name] for name in ("iqm", "ci_low", "ci_high")]
+    return "{} ({} to {})".format(*(f"{x:.2g}" if abs(x) > 1e6 else format_number(x) for x in numbers))
+
+
+def new_figure(title: str, columns: int = 1, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the style of `jaxrl.plot`, of axes side by side that share the vertical one or do not."""
     figure = Figure(figsize=(SIZE[0] if columns == 1 else 4.2 * columns, SIZE[1]), dpi=DPI, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
     for axes in panels:
         style(axes)
     return figure, list(panels)
@@ -160,6 +187,16 @@ def draw_band(axes: Axes, x: np.ndarray, line: np.ndarray, low: np.ndarray, high
     """A line and the band between two others."""
     axes.plot(x, line, color=color, lw=1.8, label=label, zorder=3)
     axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0, zorder=2)
+
+
+def draw_curves(axes: Axes, results: Results, names: Sequence[str], metric: str = "episode_return"):
+    """A metric of each configuration of a run: the interquartile mean over seeds, in the 95 % bootstrap interval."""
+    steps, *curves = map(np.atleast_2d, results.curve(metric))
+    for name, color, *band in zip(names, PALETTE, *curves, strict=False):
+        draw_band(axes, steps[0], *band, name, color)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
+    axes.set_xlabel("environment steps")
+    axes.margins(x=0.01)
 
 
 def save(figure: Figure, path: pathlib.Path):

@@ -1,4 +1,4 @@
-"""Speed, compile time and memory over numbers of seeds, on this machine, side by side with another framework.
+"""Speed, compile time and memory of agents and of prioritized replay, on this machine, side by side with others'.
 
 Every measurement runs in a process of its own, so that none inherits another's memory or compiled programs, and the two
 frameworks take turns. What is timed is a whole training run, initialisation included and compilation not.
@@ -29,6 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ENV = "CartPole-v1"
 TOTAL_STEPS = {"ppo": 3_200_000, "dqn": 80_000}  # of all seeds together
 STEPS_PER_SEED = {"ppo": (10_240, 409_600), "dqn": (2_048, 20_480)}  # at least, at most
+BATCH_SIZES = {2**14: 64, 2**17: 256, 2**20: 256}  # of prioritized replay, by capacity
+REPLAY_STEPS = 2_000
 
 
 def bench(
@@ -38,12 +40,15 @@ def bench(
     peer: str | None = None,
     peer_name: str = "rejax",
     peer_seeds: tuple[int, ...] = (1, 16, 32),
+    replays: tuple[int, ...] = tuple(BATCH_SIZES),
+    replay_peer: str | None = None,
+    replay_peer_name: str = "flashbax",
     rounds: int = 2,
     repeats: int = 2,
     devices: int = 0,
     out: pathlib.Path | None = None,
 ) -> int:
-    """Measure environment steps a second, compile time and peak memory of PPO and DQN on CartPole-v1.
+    """Measure PPO and DQN on CartPole-v1 (steps a second, compile time, peak memory), and prioritized replay.
 
     Args:
       agents: which agents.
@@ -52,6 +57,11 @@ def bench(
         steps_per_second and compile_seconds as a line of JSON. experiments/benchmarks/rejax_speed.py is one.
       peer_name: what the table calls it.
       peer_seeds: numbers of seeds at which the other framework is measured, too.
+      replays: capacities of prioritized replay, of which a step is timed: a transition added, a batch drawn, and its
+        priorities changed; any of 16384, 131072 and 1048576.
+      replay_peer: command that times another replay; it is given --capacity, --batch-size, --num-steps and --repeats.
+        experiments/benchmarks/flashbax_speed.py is one.
+      replay_peer_name: what the table calls it.
       rounds: how often the two take turns.
       repeats: timed runs each time; the fastest of all rounds counts.
       devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
@@ -62,38 +72,62 @@ def bench(
 
     for agent in agents:
         checks.one_of("bench", SETTINGS, agents=agent)
-    for name, values in {"agents": agents, "seeds": seeds}.items():
-        if not values:
-            raise checks.JaxrlError(f"bench: {name} must hold one value at least")
-    if peer is not None and not (shlex.split(peer) and shutil.which(shlex.split(peer)[0])):
-        raise checks.JaxrlError(f"bench: peer={peer!r} is not accepted; it must begin with a program that is there")
+    for capacity in replays:
+        checks.one_of("bench", BATCH_SIZES, replays=capacity)
+    if not (agents and seeds) and not replays:
+        raise checks.JaxrlError("bench: agents and seeds, or replays, must hold one value at least")
+    for name, command in {"peer": peer, "replay_peer": replay_peer}.items():
+        if command is not None and not (shlex.split(command) and shutil.which(shlex.split(command)[0])):
+            raise checks.JaxrlError(
+                f"bench: {name}={command!r} is not accepted; it must begin with a program that is there"
+            )
     checks.integer("bench", rounds=rounds, repeats=repeats, **{f"seeds[{i}]": n for i, n in enumerate(seeds)})
     console = Console()
-    rows = []
-    for agent, number in track([(a, s) for a in agents for s in seeds], description="measuring", console=console):
-        ours = [sys.executable, "-m", "jaxrl.bench", "--devices", str(devices)]
-        theirs = shlex.split(peer) if peer and number in peer_seeds else None
-        low, high = STEPS_PER_SEED[agent]
-        num_steps = min(max(TOTAL_STEPS[agent] // number, low), high)
-        arguments = ["--agent", agent, "--seeds", number, "--num-steps", num_steps, "--repeats", repeats]
-        measured: dict[str, list[dict]] = {"ours": [], "theirs": []}
-        for _ in range(rounds):
-            measured["ours"].append(_measure([*ours, *map(str, arguments)]))
-            if theirs:
-                measured["theirs"].append(_measure([*theirs, *map(str, arguments)]))
-        row = {"agent": agent, "seeds": number, "num_steps": num_steps} | _best(measured["ours"])
-        if theirs:
-            row["peer"] = _best(measured["theirs"])
-            row["ratio"] = row["steps_per_second"] / row["peer"]["steps_per_second"]
-        rows.append(row)
-    console.print(_table(rows, peer_name))
-    report = {"machine": machine(), "env": ENV, "settings": SETTINGS, "peer": peer_name if peer else None, "rows": rows}
+    tasks = [(agent, number) for agent in agents for number in seeds] + [("replay", number) for number in replays]
+    rows, replay_rows = [], []
+    for task, number in track(tasks, description="measuring", console=console):
+        if task == "replay":
+            what = {"capacity": number, "batch_size": BATCH_SIZES[number], "num_steps": REPLAY_STEPS}
+            replay_rows.append(what | _compare(what, replay_peer, rounds, repeats))
+        else:
+            low, high = STEPS_PER_SEED[task]
+            steps = min(max(TOTAL_STEPS[task] // number, low), high)
+            what = {"agent": task, "seeds": number, "num_steps": steps}
+            rows.append(what | _compare(what, peer if number in peer_seeds else None, rounds, repeats, devices))
+    report = {"machine": machine(), "env": ENV, "settings": SETTINGS}
+    if rows:
+        console.print(_table(rows, peer_name))
+    if replay_rows:
+        console.print(_replay_table(replay_rows, replay_peer_name))
+    report |= {"peer": peer_name if peer else None, "rows": rows}
+    report |= {"replay_peer": replay_peer_name if replay_peer else None, "replay_rows": replay_rows}
     if out is not None:
         from jaxrl.files import write_json
 
         write_json(out, report, "bench")
         console.print(f"  {out}", highlight=False)
     return 0
+
+
+def _compare(
+    what: dict[str, Any], peer: str | None, rounds: int, repeats: int, devices: int | None = None
+) -> dict[str, Any]:
+    """Measures a row of the table, and the peer's beside it, taking turns."""
+    options = [w for name, value in what.items() for w in (f"--{name.replace('_', '-')}", str(value))]
+    options += ["--repeats", str(repeats)]
+    ours = [sys.executable, "-m", "jaxrl.bench", *options]
+    if devices is not None:
+        ours += ["--devices", str(devices)]
+    measured: dict[str, list[dict]] = {"ours": [], "theirs": []}
+    for _ in range(rounds):
+        measured["ours"].append(_measure(ours))
+        if peer:
+            measured["theirs"].append(_measure([*shlex.split(peer), *options]))
+    row = _best(measured["ours"])
+    if peer:
+        row["peer"] = _best(measured["theirs"])
+        row["ratio"] = row["steps_per_second"] / row["peer"]["steps_per_second"]
+    return row
 
 
 def machine() -> dict[str, Any]:
@@ -146,6 +180,54 @@ def measure(agent: str, seeds: int, num_steps: int, repeats: int) -> dict[str, A
     }
 
 
+def measure_replay(capacity: int, batch_size: int, num_steps: int, repeats: int) -> dict[str, Any]:
+    """Times steps of a full prioritized replay: a transition is added, a batch drawn, and its priorities changed.
+
+    Transitions are CartPole's; the errors are random numbers.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl.prng import unrolled
+    from jaxrl.replay import prioritized
+    from jaxrl.types import Discrete, Spec, Transition, box
+
+    replay = prioritized(capacity=capacity, batch_size=batch_size)
+    spec = Spec(ENV, box(-1, 1, (4,)), Discrete(2), max_steps=500)
+    flag, number = jnp.zeros((1, 1), bool), jnp.zeros((1, 1))
+
+    def transition(key: Any) -> Transition:
+        obs = jax.random.normal(key, (1, 1, 4))
+        return Transition(obs, flag.astype(jnp.int32), number, flag, flag, obs, {})
+
+    def one(i: Any, carry: tuple) -> tuple:
+        state, drawn, key = carry
+        new_key, sample_key, error_key = jax.random.split(jax.random.fold_in(key, i), 3)
+        step = capacity + i
+        state = replay.add(state, transition(new_key), step)
+        sample = replay.sample(state, sample_key, step + 1)
+        drawn += sum(jnp.sum(x) for x in jax.tree.leaves((sample.steps.obs, sample.steps.next_obs, sample.weights)))
+        return replay.update(state, sample.indices, jax.random.uniform(error_key, (batch_size,))), drawn, key
+
+    def many(state: Any, key: Any, steps: int) -> tuple:
+        return jax.lax.fori_loop(0, steps, one, (state, jnp.float32(0), unrolled(key)))[:2]
+
+    key = jax.random.key(0)
+    state = replay.init(transition(key), spec)
+    started = time.perf_counter()
+    compiled = jax.jit(many, donate_argnums=0).lower(state, key, num_steps).compile()
+    compile_seconds = time.perf_counter() - started
+    state = jax.jit(jax.lax.fori_loop, static_argnums=2)(
+        0, capacity, lambda i, state: replay.add(state, transition(key), i), state
+    )
+    times = []
+    for _ in range(repeats + 1):  # the first is a rehearsal
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, key, num_steps))
+        times.append(time.perf_counter() - started)
+    return {"steps_per_second": num_steps / min(times[1:]), "compile_seconds": compile_seconds}
+
+
 def _measure(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -179,22 +261,35 @@ def _table(rows: list[dict[str, Any]], peer_name: str) -> Any:
     return table
 
 
+def _replay_table(rows: list[dict[str, Any]], peer_name: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Prioritized replay: a transition added, a batch drawn, its priorities changed", box=None)
+    for name in ("capacity", "batch", "ms a step", f"{peer_name} ms", "ratio"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        times = [f"{1000 / measured['steps_per_second']:.3f}" for measured in (row, row.get("peer")) if measured]
+        ratio = [f"{row['ratio']:.1f}"] if "ratio" in row else []
+        table.add_row(f"{row['capacity']:,}", str(row["batch_size"]), *times, *ratio)
+    return table
+
+
 def _speed(measured: dict[str, Any]) -> tuple[str, str]:
     return f"{measured['steps_per_second']:,.0f}", f"{measured['compile_seconds']:.1f} s"
 
 
 def _main():
     parser = argparse.ArgumentParser(description="One measurement; prints a line of JSON.")
-    parser.add_argument("--agent", required=True)
-    for name in ("--seeds", "--num-steps", "--repeats"):
-        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--agent")
+    for name in ("--seeds", "--capacity", "--batch-size", "--num-steps", "--repeats"):
+        parser.add_argument(name, type=int)
     parser.add_argument("--devices", type=int, default=0)
-    options = vars(parser.parse_args())
+    options = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
     from jaxrl.folder import use_devices
 
     use_devices(options.pop("devices"))
-    print(json.dumps(measure(**options)))
+    print(json.dumps(measure(**options) if "agent" in options else measure_replay(**options)))
 
 
 if __name__ == "__main__":

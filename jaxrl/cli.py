@@ -9,6 +9,7 @@ import inspect
 import pathlib
 import signal
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -176,6 +177,8 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
         kind, default = hints[p.name], p.default
         if "Callable" in str(kind):  # a function, which has no place on a command line
             continue
+        if isinstance(kind, types.UnionType):  # a name, or what it names: here it is the name
+            kind = str
         if kind is bool:
             kind = Annotated[bool, tyro.conf.FlagConversionOff]
         if axes and not isinstance(default, tuple):

@@ -34,5 +34,42 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Arr
     return epsilon / q_values.shape[-1] + (1 - epsilon) * greedy
 
 
+def gaussian(key: Key, action: Array, scale: Array | float) -> Array:
+    """The action plus Gaussian noise, drawn apart for each number: `action + scale * N(0, 1)`.
+
+    Args:
+      key: one key for the whole batch.
+      action: `[..., action_size]`.
+      scale: standard deviation, broadcastable to the action.
+
+    Returns:
+      `[..., action_size]`, not clipped.
+    """
+    return action + scale * jax.random.normal(key, action.shape)
+
+
+def ornstein_uhlenbeck(key: Key, state: Array, theta: Array | float = 0.15, scale: Array | float = 1.0) -> Array:
+    """The next state of noise that wanders about 0 (Uhlenbeck and Ornstein 1930; for exploring, Lillicrap et al. 2016).
+
+    ```
+    x' = (1 - theta) x + scale * sqrt(theta (2 - theta)) * N(0, 1)
+    ```
+
+    Steps that are `k` apart correlate with (1 - theta)^k. From 0, as an episode begins, the standard deviation rises to
+    `scale`: after k steps it is scale * sqrt(1 - (1 - theta)^(2 k)). (Who knows the noise by its sigma, as in
+    Lillicrap et al. 0.2 with a theta of 0.15: scale = sigma / sqrt(theta (2 - theta)), there 0.38.)
+
+    Args:
+      key: one key for the whole batch.
+      state: x, `[..., action_size]`; zeros where an episode begins.
+      theta: which part of the state is forgotten, in (0, 1]; 1 makes it Gaussian noise.
+      scale: standard deviation in the long run, broadcastable to the state.
+
+    Returns:
+      x', `[..., action_size]`: the noise, and the next state.
+    """
+    return gaussian(key, (1 - theta) * state, scale * jnp.sqrt(theta * (2 - theta)))
+
+
 def _greedy(q_values: Array) -> Array:
     return q_values == q_values.max(axis=-1, keepdims=True)

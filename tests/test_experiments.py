@@ -4,12 +4,13 @@ import importlib
 import pathlib
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl.checks import JaxrlError
-from jaxrl.types import Agent, Transition
+from jaxrl.types import Agent, Env, Outcome, Transition
 
 FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 
@@ -19,6 +20,14 @@ def study(monkeypatch):
     """Imports a study by its name, as Python does that runs it: beside its siblings."""
     monkeypatch.syspath_prepend(FOLDER)
     return importlib.import_module
+
+
+@pytest.fixture
+def deep_study(study):
+    """The same of a study whose programs take longer to compile than to run: without most optimisations."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield study
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_a_metric_by_the_episode(study):
@@ -59,6 +68,15 @@ def test_a_measured_agent_reports_its_state_after_the_update(study):
     assert (state, metrics) == (3, {"old": 2, "tenfold": 30})
 
 
+def test_a_report_is_of_the_state_and_what_was_seen(study):
+    def difference(state, trajectory):
+        return state - trajectory.reward.sum()
+
+    agent = study("episodes").reporting(counting_agent(), "difference", difference)
+    trajectory = one_step(False, False)._replace(reward=jnp.full((1, 1), 5.0))
+    assert agent.update(jnp.float32(2), trajectory, None, 0)[1] == {"old": 2, "difference": -2}
+
+
 def test_an_average_is_over_the_ends_of_the_first_episodes(study):
     agent = study("episodes").averaged(counting_agent(), "tenfold", lambda state: 10 * state, num_episodes=2)
     state, averages = agent.init(None, None), []
@@ -79,6 +97,13 @@ def test_first_and_for_good(study):
 def test_an_interval_of_a_mean(study):
     mean, low, high = study("episodes").mean_interval(np.array([[1.0, 2], [3, 2]]))
     np.testing.assert_allclose([mean, low, high], [[2, 2], [2 - 1.96, 2], [2 + 1.96, 2]])
+
+
+def test_a_cell_of_a_table(study):
+    cell = study("episodes").final_cell
+    assert cell(np.array([1.0, 1.0, np.nan])) == "1 (1 to 1)"
+    assert cell(np.array([2.0, np.nan])) == "2 (- to -)"
+    assert cell(np.full(2, 3e9)) == "3e+09 (3e+09 to 3e+09)"
 
 
 def test_corridor(study, tmp_path):
@@ -141,3 +166,72 @@ def test_a_random_walk_of_too_few_steps(study, monkeypatch):
     monkeypatch.setattr("jaxrl.sweep", lambda *_, **__: few)
     with pytest.raises(JaxrlError, match="steps=2000 is not accepted; a seed ended 9 of 10 episodes"):
         study("random_walk").main()
+
+
+def test_overestimation(deep_study, tmp_path):
+    numbers = deep_study("overestimation").main(seeds=3, steps=3_600, log_every=400, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    natural, double = numbers["natural"], numbers["double"]
+    assert natural["max_q"].shape == (3, 9)
+    np.testing.assert_allclose(natural["worth"][:, :7], double["worth"][:, :7], rtol=1e-5)  # none has learnt anything
+    assert np.all(natural["max_q"][:, 8] != double["max_q"][:, 8])
+    assert np.all(natural["worth"] < 0)
+    assert np.all(natural["worth"] > -16.3)  # ten times the least reward, over ten
+
+
+def test_rare_reward(deep_study, tmp_path):
+    lengths = deep_study("rare_reward").main(seeds=3, episodes=6, limit=200, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    for found in lengths.values():
+        assert found.shape == (3, 6)
+        assert np.all(found == 200)  # too few steps to get anywhere
+    assert list(lengths) == ["uniform", "prioritized"]
+
+
+def test_the_flag_is_rewarded(study):
+    def step(key, state, action):
+        return state, state, Outcome(jnp.float32(-1), state, ~state, state, {})
+
+    env = study("rare_reward").treasured(Env(None, step, None))
+    assert [float(env.step(None, jnp.bool(end), None)[2].reward) for end in (True, False)] == [10, -1]
+
+
+def test_many_actions(deep_study, tmp_path):
+    numbers = deep_study("many_actions").main(
+        seeds=3, steps=1_000, log_every=100, torques=(3,), out=tmp_path / "figure.png"
+    )
+    assert (tmp_path / "figure.png").exists()
+    for sums in numbers[3].values():
+        assert sums.shape == (3, 10)
+        assert np.all(np.diff(sums) < 0)
+        assert np.all((sums[:, -1] < -300) & (sums[:, -1] > -1_000))  # about -0.6 a step without learning
+
+
+def test_target_networks(deep_study, tmp_path):
+    sizes = {"seeds": 3, "steps": 2_000, "eval_episodes": 1, "targets": ("none", "soft")}
+    numbers = deep_study("target_networks").main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    for found in numbers.values():
+        assert found["loss"].shape == (3, 100)
+        assert np.all(found["loss"][:, 0] == 0)
+        assert np.all(found["loss"][:, -1] > 0)
+    # Without a target network values run away; a slow one lets them grow but slowly.
+    assert np.all(numbers["none"]["q_mean"][:, -1] > numbers["soft"]["q_mean"][:, -1])
+
+
+def test_deep_q(deep_study, tmp_path):
+    sizes = {"seeds": 2, "scale": 0.5, "eval_episodes": 1, "problems": ("jaxrl/Maze-v0",)}
+    numbers = deep_study("deep_q").main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    assert numbers["jaxrl/Maze-v0"]["episode_return"].shape == (2, 100)
+    np.testing.assert_array_equal(numbers["jaxrl/Maze-v0"]["eval_return"], 1)  # it arrives
+
+
+def test_rainbow_ablation(deep_study, tmp_path):
+    ablation = deep_study("rainbow_ablation")
+    sizes = {"seeds": 2, "steps": 1_200, "games": ("Breakout-MinAtar",), "variants": ("DQN",)}
+    numbers = ablation.main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    assert numbers["Breakout-MinAtar"]["DQN"].shape == (2,)
+    for variant in ablation.VARIANTS:
+        assert ablation.ablated(variant=variant).name == "rainbow"

@@ -1,11 +1,11 @@
-"""How often an epsilon-greedy action is which."""
+"""How often an epsilon-greedy action is which, and how noise on continuous actions is distributed."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_probabilities
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_probabilities, gaussian, ornstein_uhlenbeck
 
 EPSILONS = np.array([0.0, 0.1, 0.5, 1.0], np.float32)
 NUM_DRAWS = 20_000
@@ -82,3 +82,40 @@ def test_one_state_alone():
 def test_no_key_is_used_twice():
     with jax.debug_key_reuse(True):
         jax.jit(epsilon_greedy).lower(jax.random.key(0), jnp.zeros((2, 3)), 0.1)
+
+
+def test_gaussian():
+    action = jnp.broadcast_to(jnp.array([0.5, -0.9]), (3, NUM_DRAWS, 2))
+    scale = jnp.array([0.0, 0.3, 2.0])[:, None, None]
+    noisy = jax.jit(gaussian)(jax.random.key(3), action, scale)
+    np.testing.assert_array_equal(noisy[0], action[0])
+    for row, size in zip(np.asarray(noisy - action)[1:], [0.3, 2.0], strict=True):
+        assert scipy.stats.kstest(row[:, 0] / size, "norm").pvalue > 1e-3
+        assert abs(np.corrcoef(row.T)[0, 1]) < 5 / np.sqrt(NUM_DRAWS)
+
+
+def test_ornstein_uhlenbeck():
+    """Its drift is exact, and from 0 its spread and its correlations are the known ones of this process."""
+    theta, scale, length = 0.3, 0.5, 12
+    state = jnp.array([[1.0, -2.0], [0.0, 4.0]])
+    np.testing.assert_allclose(ornstein_uhlenbeck(jax.random.key(0), state, theta, 0.0), 0.7 * state, rtol=1e-6)
+
+    def step(x, key):
+        x = ornstein_uhlenbeck(key, x, theta, scale)
+        return x, x
+
+    keys = jax.random.split(jax.random.key(4), length)
+    _, path = jax.jit(lambda: jax.lax.scan(step, jnp.zeros(NUM_DRAWS), keys))()
+    spread = scale * np.sqrt(1 - 0.7 ** (2 * np.arange(1, length + 1)))
+    np.testing.assert_allclose(np.std(path, axis=1), spread, rtol=5 / np.sqrt(2 * NUM_DRAWS))
+    assert np.abs(np.mean(path, axis=1)).max() < 5 * scale / np.sqrt(NUM_DRAWS)
+    for lag in (1, 2, 4):  # the covariance is that of the earlier state, times 0.7^lag
+        expected = 0.7**lag * spread[-1 - lag] / spread[-1]
+        assert abs(np.corrcoef(path[-1], path[-1 - lag])[0, 1] - expected) < 5 / np.sqrt(NUM_DRAWS)
+
+
+def test_ornstein_uhlenbeck_that_forgets_all_is_gaussian():
+    key = jax.random.key(6)
+    np.testing.assert_allclose(
+        ornstein_uhlenbeck(key, jnp.full((5, 2), 9.0), 1.0, 0.4), gaussian(key, jnp.zeros((5, 2)), 0.4), rtol=1e-6
+    )

@@ -76,6 +76,49 @@ def test_cnn_sees_images_of_any_dtype():
     assert np.abs(features[0, 0] - features[0, 1]).max() > 1e-3
 
 
+def normalized(x):
+    mean = x.mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 5, 2)], ids=["mlp", "cnn"])
+def test_layer_norm_against_numpy(shape):
+    """Each layer's output is normalised over its units, or channels, then scaled and shifted, before its activation."""
+    torso = networks.make_torso("pqn", spec(shape), "auto", (8, 6), "tanh", layer_norm=True)()
+    obs = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
+    params = jax.jit(torso.init)(jax.random.key(0), obs)
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    weights, x = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"]), np.float64(obs)
+    layers = [(weights, 0), (weights, 1)]
+    if len(shape) == 3:
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))  # [5, 2, 3, 2, 3, 3]
+        x = np.moveaxis(windows, 3, -1).reshape(5, 2, 3, 3 * 3 * 2)
+        layers = [(weights, 0), (weights["MLP_0"], 0), (weights["MLP_0"], 1)]
+    for owner, i in layers:
+        dense, norm = owner[f"Dense_{i}"], owner[f"LayerNorm_{i}"]
+        x = x if x.shape[-1] == len(dense["kernel"]) else x.reshape(len(x), -1)
+        x = np.tanh(normalized(x @ dense["kernel"] + dense["bias"]) * norm["scale"] + norm["bias"])
+    np.testing.assert_allclose(torso.apply(params, obs), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 5, 2)], ids=["mlp", "cnn"])
+def test_without_layer_norm_nothing_of_it_is_there(shape):
+    """The other parameters have the same names and shapes with it and without."""
+    trees = [
+        jax.eval_shape(
+            networks.make_torso("pqn", spec(shape), "auto", (8, 6), "tanh", **options)().init,
+            jax.random.key(0),
+            jnp.zeros(shape),
+        )
+        for options in ({}, {"layer_norm": False}, {"layer_norm": True})
+    ]
+    default, without, with_norm = (
+        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)} for tree in trees
+    )
+    assert default == without == {name: x for name, x in with_norm.items() if "LayerNorm" not in name}
+    assert len(with_norm) == 2 * len(default)
+
+
 def test_make_torso_chooses():
     image, vector = spec((10, 10, 4)), spec((4,))
     assert isinstance(networks.make_torso("ppo", image, "mlp", (8,), "relu")(), networks.MLP)

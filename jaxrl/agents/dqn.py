@@ -26,6 +26,7 @@ from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec, Tran
 def dqn(
     *,
     learning_rate: float = 5e-4,
+    anneal_steps: int = 0,
     gamma: float = 0.99,
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
@@ -67,6 +68,7 @@ def dqn(
 
     Args:
       learning_rate: Adam's step size, > 0.
+      anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
       gamma: discount, in [0, 1].
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
@@ -122,6 +124,7 @@ def dqn(
     checks.number("dqn", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
     checks.number("dqn", 0, 1, priority_alpha=priority_alpha, priority_beta=priority_beta)
     checks.number("dqn", 0, 1, open_low=True, tau=tau)
+    checks.integer("dqn", 0, anneal_steps=anneal_steps)
     checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, priority_beta_steps=priority_beta_steps)
     checks.integer("dqn", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
     checks.integer("dqn", target_update_every=target_update_every, n_step=n_step, atoms=atoms, quantiles=quantiles)
@@ -196,6 +199,7 @@ def dqn(
         replay=memory, optimizer=optimizer, prepare=lambda sample: aggregate(sample, gamma), target=target,
         loss=td_loss, metrics=("q_mean",), warmup_steps=warmup_steps, gradient_steps=gradient_steps, length=n_step,
         target_update_every=target_update_every, tau=tau, target_network=target_network,
+        anneal_steps=anneal_steps,
     )  # fmt: skip
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:

@@ -35,10 +35,10 @@ class Batch(NamedTuple):
 
 def pqn(
     *,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 2.5e-4,
     anneal_steps: int = 0,
     gamma: float = 0.99,
-    lambda_: float = 0.95,
+    lambda_: float = 0.85,
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.1,
     epsilon_decay_steps: int = 100_000,

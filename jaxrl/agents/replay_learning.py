@@ -107,6 +107,7 @@ def make_update(
     target_update_every: int,
     tau: Array | float,
     target_network: bool = True,
+    anneal_steps: int = 0,
     length: int = 1,
     extras: tuple[str, ...] = (),
 ) -> Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]:
@@ -124,6 +125,7 @@ def make_update(
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network; 1 copies it.
       target_network: whether there is one; if not, the online network takes its place.
+      anneal_steps: environment steps over which the steps of the optimiser shrink linearly to nothing; 0 keeps them.
       length: steps of experience in each element of a sample.
       extras: names of what `act` reports and the replay keeps.
     """
@@ -149,6 +151,8 @@ def make_update(
 
             (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
             updates, opt_state = optimizer.update(grads, opt_state, params)
+            if anneal_steps:
+                updates = jax.tree.map(lambda u: jnp.maximum(0.0, 1.0 - step / anneal_steps) * u, updates)
             seen_now = {"loss": value, **out.metrics}, sample.indices, out.errors
             return (optax.apply_updates(params, updates), opt_state), seen_now
 

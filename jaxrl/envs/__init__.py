@@ -9,6 +9,7 @@ from jaxrl.envs.wrappers import (
     episode_statistics,
     flatten_observations,
     frame_stack,
+    observe,
     rescale_actions,
     time_limit,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "list_ids",
     "make",
     "model_env",
+    "observe",
     "rescale_actions",
     "time_limit",
 ]

@@ -41,6 +41,7 @@ WRAPPERS: dict[str, Callable[..., Env]] = {
     "discretize_actions": wrappers.discretize_actions,
     "rescale_actions": wrappers.rescale_actions,
     "clip_actions": wrappers.clip_actions,
+    "scale_rewards": wrappers.scale_rewards,
     "flatten_observations": wrappers.flatten_observations,
     "observe": wrappers.observe,
     "frame_stack": wrappers.frame_stack,
@@ -63,10 +64,10 @@ def make(env_id: str, **params: Any) -> Env:
         `list_ids` has them all.
       **params: the environment's own parameters, and wrappers, which are applied in this order:
         `time_limit` (int, environment steps), `discretize_actions` (int, levels per dimension), `rescale_actions`,
-        `clip_actions`, `flatten_observations` (each True or False), `observe` (a tuple or list of the entries of a
-        vector to keep) and `frame_stack` (int, observations). For gymnax the environment's parameters are the fields of
-        its `EnvParams`, of which the float ones may be traced, and its constructor's arguments; for brax they are the
-        constructor's arguments, `episode_length` and `reset_pool`.
+        `clip_actions` (each True or False), `scale_rewards` (a factor), `flatten_observations` (True or False),
+        `observe` (a tuple or list of the entries of a vector to keep) and `frame_stack` (int, observations). For gymnax
+        the environment's parameters are the fields of its `EnvParams`, of which the float ones may be traced, and its
+        constructor's arguments; for brax they are the constructor's arguments, `episode_length` and `reset_pool`.
 
     Returns:
       The environment, of one instance: the training loop vmaps it.

@@ -98,6 +98,27 @@ def discretize_actions(env: Env, num_levels: int) -> Env:
     return _with_actions(env, Discrete(len(table)), lambda action: jnp.asarray(table)[action])
 
 
+def scale_rewards(env: Env, scale: float) -> Env:
+    """Multiplies rewards by a number; the returns that are reported are of the scaled ones.
+
+    What `model` and `spec.goal` say of the old rewards does not hold for them, so both are left out.
+
+    Args:
+      env: any environment.
+      scale: the factor, > 0; it may be traced.
+
+    Raises:
+      JaxrlError: where `scale` is not a number above 0.
+    """
+    checks.number("scale_rewards", 0, open_low=True, scale_rewards=scale)
+
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, PyTree, Outcome]:
+        state, obs, outcome = env.step(key, state, action)
+        return state, obs, outcome._replace(reward=scale * outcome.reward)
+
+    return Env(env.reset, step, env.spec._replace(goal=None))
+
+
 def time_limit(env: Env, max_steps: int) -> Env:
     """Truncates episodes after `max_steps` steps.
 

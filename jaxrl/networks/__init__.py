@@ -2,6 +2,19 @@
 
 from jaxrl.networks.noisy import NoisyDense
 from jaxrl.networks.q_network import QNetwork, make_q_network
+from jaxrl.networks.recurrent import Recurrent, RecurrentQNetwork, make_recurrent_q_network
 from jaxrl.networks.torsos import ACTIVATIONS, CNN, MLP, make_torso, orthogonal
 
-__all__ = ["ACTIVATIONS", "CNN", "MLP", "NoisyDense", "QNetwork", "make_q_network", "make_torso", "orthogonal"]
+__all__ = [
+    "ACTIVATIONS",
+    "CNN",
+    "MLP",
+    "NoisyDense",
+    "QNetwork",
+    "Recurrent",
+    "RecurrentQNetwork",
+    "make_q_network",
+    "make_recurrent_q_network",
+    "make_torso",
+    "orthogonal",
+]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.replay import ring, sum_tree
-from jaxrl.replay.types import Read, Replay, Sample
+from jaxrl.replay.types import NO_SLOT, Read, Replay, Sample
 from jaxrl.replay.uniform import check_sizes
 from jaxrl.types import Array, Key, Spec, Transition
 
@@ -90,10 +90,10 @@ def prioritized(
         return _sample(state, key, step, length, batch_size, capacity, _beta_at(step, beta, beta_steps), read)
 
     def update(state: PrioritizedState, indices: Array, td_errors: Array) -> PrioritizedState:
-        priorities = (jnp.abs(td_errors) + epsilon) ** alpha
-        known = jnp.isfinite(priorities) & (indices < capacity)
-        highest = jnp.max(priorities, where=known, initial=0.0)
-        tree = sum_tree.update(state.tree, indices, priorities)
+        slots = _known(indices, capacity)
+        priorities = jnp.where(jnp.isfinite(td_errors), (jnp.abs(td_errors) + epsilon) ** alpha, 0.0)
+        highest = jnp.max(priorities, where=slots != NO_SLOT, initial=0.0)
+        tree = sum_tree.update(state.tree, slots, priorities)
         return PrioritizedState(state.ring, tree, jnp.maximum(state.highest, highest))
 
     return Replay(init, add, sample, update)
@@ -162,12 +162,13 @@ def ranked(
         return _sample(state, key, step, length, batch_size, capacity, _beta_at(step, beta, beta_steps), read)
 
     def update(state: RankedState, indices: Array, td_errors: Array) -> RankedState:
+        slots = _known(indices, capacity)
         seen = jnp.where(jnp.isfinite(td_errors), jnp.abs(td_errors), 0.0)
         larger = capacity - jnp.searchsorted(state.sorted_errors, seen, side="right")
         return RankedState(
             state.ring,
-            sum_tree.update(state.tree, indices, priority(1 + larger)),
-            state.errors.at[indices].set(seen, mode="drop"),
+            sum_tree.update(state.tree, slots, priority(1 + larger)),
+            state.errors.at[slots].set(seen, mode="drop"),
             state.sorted_errors,
         )
 
@@ -183,6 +184,11 @@ def importance_weights(probabilities: Array, size: Array, beta: Array | float) -
     relative = jnp.where(probabilities > 0, size * probabilities, jnp.inf)
     least = relative.min()
     return jnp.where(jnp.isfinite(relative), (relative / jnp.where(jnp.isfinite(least), least, 1.0)) ** -beta, 1.0)
+
+
+def _known(indices: Array, capacity: int) -> Array:
+    """The slots among some indices, and `NO_SLOT` for the others: a tree has a few more leaves than there are slots."""
+    return jnp.where((indices >= 0) & (indices < capacity), indices, NO_SLOT)
 
 
 def _beta_at(step: Array, beta: Array | float, beta_steps: int) -> Array:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.replay.types import NO_SLOT
 from jaxrl.types import Array, Key
 
 FANOUT = 8
@@ -47,7 +48,7 @@ def update(tree: Tree, indices: Array, priorities: Array) -> Tree:
     Args:
       tree: from `init`.
       indices: int `[B]`, which leaves; where one stands several times, one of its priorities is taken, and an index
-        far beyond the tree (`NO_SLOT`) is left out.
+        that the tree has no place for, such as `NO_SLOT`, is left out.
       priorities: `[B]`, at least 0. Under a trace, where nothing can be raised, what is negative or not finite counts
         as 0, so that it cannot reach the sums.
 
@@ -58,10 +59,11 @@ def update(tree: Tree, indices: Array, priorities: Array) -> Tree:
       JaxrlError: if a priority is negative or not finite, and not under a trace.
     """
     values = _accepted(priorities)
+    indices = jnp.where((indices >= 0) & (indices < tree[-1].size), indices, NO_SLOT)  # beyond every level of a tree
     levels = []
     for level in reversed(tree):
-        rows, columns = indices // FANOUT, indices % FANOUT
-        level = level.at[rows, columns].set(values, mode="drop")
+        rows = indices // FANOUT
+        level = level.at[rows, indices % FANOUT].set(values, mode="drop")
         levels.append(level)
         indices, values = rows, _sum(level.at[rows].get(mode="clip"))
     return tuple(reversed(levels))
@@ -72,12 +74,12 @@ def write(tree: Tree, start: Array | int, priorities: Array) -> Tree:
     values = _accepted(priorities)
     levels = []
     for level in reversed(tree):
-        leaves = jax.lax.dynamic_update_slice_in_dim(level.reshape(-1), values, start, axis=0)
-        level = leaves.reshape(level.shape)
-        levels.append(level)
-        count = min((len(values) + FANOUT - 2) // FANOUT + 1, len(level))  # rows that these leaves may lie in
-        start = jnp.minimum(start // FANOUT, len(level) - count)
-        values = _sum(jax.lax.dynamic_slice_in_dim(level, start, count))
+        count = min((len(values) + FANOUT - 2) // FANOUT + 1, len(level))  # rows that these nodes may lie in
+        first = jnp.minimum(start // FANOUT, len(level) - count)
+        rows = jax.lax.dynamic_slice_in_dim(level, first, count).reshape(-1)
+        rows = jax.lax.dynamic_update_slice_in_dim(rows, values, start - first * FANOUT, axis=0).reshape(-1, FANOUT)
+        levels.append(jax.lax.dynamic_update_slice_in_dim(level, rows, first, axis=0))
+        start, values = first, _sum(rows)
     return tuple(reversed(levels))
 
 
@@ -119,16 +121,18 @@ def find(tree: Tree, at: Array) -> tuple[Array, Array]:
     Returns:
       indices, int32 `[B]`, and their priorities, float32 `[B]`; 0 and 0 in an empty tree.
     """
-    rest, indices, priority = at, jnp.zeros(at.shape, jnp.int32), jnp.zeros(at.shape)
+    rest, indices, priority = jnp.maximum(at, 0.0), jnp.zeros(at.shape, jnp.int32), jnp.zeros(at.shape)
     for level in tree:
         children = level.at[indices].get(mode="promise_in_bounds")  # [B, FANOUT]
-        ends = jnp.cumsum(children, axis=-1)
-        last = FANOUT - 1 - jnp.argmax(children[:, ::-1] > 0, axis=-1)  # past the end of the sum, the last one of some
-        chosen = jnp.minimum(jnp.sum(ends <= rest[:, None], axis=-1), last).astype(jnp.int32)
-        priority = jnp.take_along_axis(children, chosen[:, None], axis=-1)[:, 0]
-        before = jnp.take_along_axis(ends, chosen[:, None], axis=-1)[:, 0] - priority
-        rest = jnp.maximum(rest - before, 0.0)  # a little below 0 it would find a first child without priority
-        indices = indices * FANOUT + chosen
+        chosen, start, end = jnp.zeros_like(indices), jnp.zeros_like(rest), jnp.zeros_like(rest)
+        priority = jnp.zeros_like(rest)
+        for i in range(FANOUT):  # the last child that has a priority and does not begin beyond what is sought
+            child = children[:, i]
+            here = (child > 0) & (end <= rest)
+            chosen, start = jnp.where(here, i, chosen), jnp.where(here, end, start)
+            priority, end = jnp.where(here, child, priority), end + child
+        # The barrier keeps XLA from computing a level again for each use that the next one makes of it.
+        indices, rest, priority = jax.lax.optimization_barrier((indices * FANOUT + chosen, rest - start, priority))
     return jnp.where(priority > 0, indices, 0), priority
 
 

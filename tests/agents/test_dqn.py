@@ -30,7 +30,7 @@ def flat(params):
 
 
 def reference_update(params, target_params, row, *, double, loss, gamma, learning_rate, max_grad_norm, gradient_steps):
-    """What an update on a replay that holds one transition does: its metrics, and the parameters after it."""
+    """What an update on a replay that holds one transition only does: its metrics, and the parameters after it."""
     obs, action, reward, terminated, next_obs = row
     m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     losses, qs = [], []
@@ -86,12 +86,13 @@ def updates():
 
     def one(case, row):
         agent = dqn(
-            **case, **COMMON, replay_size=4, batch_size=3, warmup_steps=1, target_update_every=100, hidden_sizes=(8,)
-        )
+            **case, **COMMON, num_envs=3, replay_size=3, batch_size=3, warmup_steps=3, target_update_every=100,
+            hidden_sizes=(8,),
+        )  # fmt: skip
         key, other = jax.random.split(jax.random.key(1))
         state = agent.init(key, SPEC)
         state = state._replace(target_params=agent.init(other, SPEC).params)
-        trajectory = jax.tree.map(lambda x: x[None, None], row)
+        trajectory = jax.tree.map(lambda x: jnp.stack([x] * 3)[None], row)  # so every draw is of this one
         return state, *agent.update(state, trajectory, jax.random.key(2), jnp.int32(0))
 
     run = jax.jit(lambda rows: {name: jax.vmap(lambda row: one(case, row))(rows) for name, case in CASES.items()})
@@ -225,12 +226,11 @@ def test_epsilon_falls_with_environment_steps(histories):
 def test_the_replay_holds_what_happened(histories):
     replay = histories["hard"][0].replay
     for i in (1, 2, 5):
-        obs, action, reward = replay.obs[i], replay.action[i], replay.reward[i]
+        obs, action, reward = replay.obs[i], replay.rest.action[i], replay.rest.reward[i]
         written = slice(0, min(8, i * ADDED))
         matched = (action == 1) == (obs[:, 0] > 0)
         np.testing.assert_array_equal(reward[written], np.where(matched, 1.0, -1.0)[written])
-        assert replay.terminated[i][written].all()
-        np.testing.assert_array_equal(replay.next_obs[i], obs)
+        assert replay.rest.terminated[i][written].all()
 
 
 def test_acting():
@@ -278,6 +278,15 @@ def test_acting():
         {"num_envs": 0},
         {"rollout_length": 0},
         {"gradient_steps": 0},
+        {"replay": "sorted"},
+        {"priority_alpha": 1.1},
+        {"priority_beta": -0.1},
+        {"priority_beta_steps": 0},
+        {"hindsight": "past"},
+        {"dueling_aggregation": "min"},
+        {"n_step": 0},
+        {"atoms": 0},
+        {"quantiles": 0},
         {"activation": "sine"},
     ],
     ids=lambda bad: next(iter(bad)),
@@ -297,7 +306,11 @@ def test_bad_arguments(bad):
             lambda: dqn(replay_size=100, num_envs=3),
             ["dqn: replay_size=100", "a multiple of num_envs * rollout_length", "3"],
         ),
-        (lambda: dqn(replay_size=100, batch_size=128), ["batch_size=128", "100"]),
+        (lambda: dqn(replay_size=100, batch_size=128), ["batch_size=128", "at most replay_size=100"]),
+        (lambda: dqn(warmup_steps=100, batch_size=128), ["batch_size=128", "at most warmup_steps=100"]),
+        (lambda: dqn(atoms=51, v_min=1.0, v_max=1.0), ["dqn: v_min=1.0", "less than v_max=1.0"]),
+        (lambda: dqn(atoms=51, v_min=float("nan")), ["dqn: v_min=nan"]),
+        (lambda: dqn(atoms=51, quantiles=2), ["dqn: quantiles=2", "atoms=51"]),
         (lambda: dqn(torso="rnn").init(jax.random.key(0), SPEC), ["dqn: torso='rnn'"]),
         (
             lambda: dqn().init(jax.random.key(0), SPEC._replace(action_space=box(-1, 1, (1,)))),
@@ -308,7 +321,7 @@ def test_bad_arguments(bad):
             ["dqn: Fake-v0", "Discrete(n=4)", "flatten_observations"],
         ),
     ],
-    ids=["hidden", "multiple", "batch", "torso", "continuous", "integers"],
+    ids=["hidden", "multiple", "batch", "warm-up", "atoms", "atoms nan", "both", "torso", "continuous", "integers"],
 )
 def test_other_errors(case, words):
     with pytest.raises(JaxrlError) as error:

@@ -141,6 +141,7 @@ def updates():
 def test_update_against_numpy(updates, name):
     before, after, metrics = updates[name]
     rows, case = fake_trajectory(), COMMON | CASES[name]
+    assert ("LayerNorm_0" in before["params"]["torso"]) == case["layer_norm"]
     loss, q_mean, expected = reference_update(before, rows, case)
     assert set(metrics) == {"loss", "q_mean", "epsilon"}
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-3)

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from jaxrl import dqn, evaluate, make, ppo, train
-from jaxrl.agents.dqn import QNetwork
 from jaxrl.agents.ppo import ActorCritic
-from jaxrl.networks import MLP
+from jaxrl.networks import MLP, QNetwork
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8

@@ -220,6 +220,14 @@ def test_what_changes_observations_leaves_the_goal_out():
     assert all(e.spec.goal is GOAL for e in kept)
 
 
+def test_scale_rewards():
+    env = wrappers.scale_rewards(ramp(counter()), 0.25)
+    assert run(env, [[1.0, 1.0], [-1.0, 3.0], [0.0, 4.0]])[2].reward.tolist() == [0.5, 0.5, 1]
+    assert (env.spec.goal, env.model) == (None, None)
+    plain, env = (envs.make("Pendulum-v1", discretize_actions=3, **p) for p in ({}, {"scale_rewards": 0.1}))
+    np.testing.assert_allclose(run(env, [0, 2])[2].reward, 0.1 * run(plain, [0, 2])[2].reward, rtol=1e-6)
+
+
 @pytest.mark.parametrize("truncates", [False, True])
 def test_episode_statistics(truncates):
     once = envs.episode_statistics(counter(3, truncates))
@@ -260,6 +268,7 @@ UNBOUNDED = box(-np.inf, np.inf, (2,))
         (lambda: envs.discretize_actions(counter(), 65), "are 4225 actions; at most 4096"),
         (lambda: envs.time_limit(counter(), 0), "time_limit=0 is not accepted"),
         (lambda: envs.time_limit(counter(), 2.5), "time_limit=2.5 is not accepted"),
+        (lambda: wrappers.scale_rewards(counter(), 0), "scale_rewards: scale_rewards=0 is not accepted"),
         (lambda: envs.frame_stack(counter(), -1), "frame_stack=-1 is not accepted"),
         (lambda: envs.frame_stack(counter(shape=(2, 2)), 2), "observes bounded Box of shape (2, 2); it must be a Box"),
         (

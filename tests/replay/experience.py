@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.types import Discrete, Spec, Transition, box
+from jaxrl.types import Discrete, Goal, Spec, Transition, box
 
 
 class Kind(NamedTuple):
@@ -50,13 +50,46 @@ def history(kind: Kind, num_adds: int, seed: int = 0) -> Transition:
     return Transition(obs, ids, 0.25 * ids.astype(np.float32), terminated, truncated, next_obs, extras)
 
 
+def achieved(obs):
+    return obs[..., :1]
+
+
+def replace(obs, goal):
+    return jnp.concatenate([obs[..., :1], goal], axis=-1)
+
+
+def reward(achieved, wanted):
+    distance = jnp.abs(achieved - wanted)[..., 0]
+    return -distance, distance == 0
+
+
+GOAL = Goal(achieved, replace, reward)
+
+
+def goal_spec(kind: Kind) -> Spec:
+    return Spec("FakeGoal-v0", box(-1, 1e6, (2,)), Discrete(1000), kind.max_steps, goal=GOAL)
+
+
+def goal_history(kind: Kind, num_adds: int) -> Transition:
+    """As `history`, with observations [position, wanted]: every position is another one, and -1 is wanted."""
+    everything = history(kind, num_adds)
+    following = everything.action + kind.num_envs
+    ended = everything.terminated | everything.truncated
+    next_position = np.where(ended, everything.action + 0.5, following)
+
+    def obs(position):
+        return np.stack([position, np.full(position.shape, -1)], axis=-1).astype(np.float32)
+
+    return everything._replace(obs=obs(everything.action), next_obs=obs(next_position))
+
+
 def encode(ids: np.ndarray, offset: int = 0) -> np.ndarray:
     return np.stack([ids % 251, (ids // 251) * 7 + 3 + offset], axis=-1).astype(np.uint8)
 
 
-def fill(replay, kind: Kind, num_adds: int, key, length: int = 1):
-    """Adds all, and samples after each add; the samples, leaves `[num_adds, B, L, ...]`, and the last state."""
-    everything = history(kind, num_adds)
+def fill(replay, kind: Kind, num_adds: int, key, length: int = 1, everything: Transition | None = None, spec=spec):
+    """Adds all, and samples after each add; the last state, and the samples, leaves `[num_adds, B, L, ...]`."""
+    everything = history(kind, num_adds) if everything is None else everything
     chunks = jax.tree.map(lambda x: jnp.asarray(x).reshape(num_adds, kind.length, *x.shape[1:]), everything)
     state = replay.init(jax.tree.map(lambda x: x[0], chunks), spec(kind))
     added = kind.length * kind.num_envs

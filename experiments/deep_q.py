@@ -1,0 +1,119 @@
+"""Deep Q-learning on three problems of rising difficulty: a maze, a pole on a cart, and a car in a valley.
+
+The maze's cells are one-hot vectors, so that the network could be a table. CartPole-v1 rewards each step; of
+MountainCar-v0 each step costs 1, up to a flag that random actions hardly ever reach in its 200 steps. The greedy
+evaluations are dashed.
+
+    python experiments/deep_q.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich
+import tyro
+from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
+from rich.table import Table
+
+import jaxrl
+from jaxrl import Results
+from jaxrl.plot import EVALUATION_COLOR, EVALUATION_STYLE
+from jaxrl.statistics import interquartile_mean
+
+
+class Problem(NamedTuple):
+    """Further arguments of `make`, environment steps, and what of DQN's is not the default."""
+
+    env_params: dict[str, Any]
+    steps: int
+    hyper_parameters: dict[str, Any]
+
+
+PROBLEMS = {
+    "jaxrl/Maze-v0": Problem(
+        {"flatten_observations": True},
+        5_000,
+        {"gamma": 0.9, "batch_size": 32, "warmup_steps": 200, "epsilon_decay_steps": 2_000, "target_update_every": 100},
+    ),
+    "CartPole-v1": Problem({}, 100_000, {"learning_rate": 1e-3, "double": True, "rollout_length": 4}),
+    "MountainCar-v0": Problem(
+        {},
+        150_000,
+        {
+            "learning_rate": 4e-3,
+            "gamma": 0.98,
+            "rollout_length": 4,
+            "gradient_steps": 2,
+            "epsilon_decay_steps": 30_000,
+            "target_update_every": 600,
+            "epsilon_final": 0.07,
+        },
+    ),
+}
+
+
+def main(
+    seeds: int = 32,
+    scale: float = 1.0,
+    eval_episodes: int = 10,
+    problems: tuple[str, ...] = tuple(PROBLEMS),
+    out: pathlib.Path = FIGURES / "deep_q.png",
+) -> dict[str, dict[str, np.ndarray]]:
+    """Learning curves of DQN on three problems, over many seeds.
+
+    Args:
+      seeds: how many runs of each.
+      scale: the environment steps of each problem are multiplied by this.
+      eval_episodes: greedy episodes of each evaluation.
+      problems: keys of `PROBLEMS`.
+      out: where to write the figure.
+
+    Returns:
+      by environment: `episode_return` in training, `[S, intervals]`, and `eval_return` at the end, `[S]`.
+    """
+    runs = {
+        env: jaxrl.sweep(
+            jaxrl.dqn, env, num_steps=round(PROBLEMS[env].steps * scale), seeds=seeds, eval_episodes=eval_episodes,
+            env_params=PROBLEMS[env].env_params, **PROBLEMS[env].hyper_parameters,
+        )
+        for env in problems
+    }  # fmt: skip
+    rich.print(tabulate(runs))
+    save(draw(runs), out)
+    return {
+        env: {"episode_return": run.metrics["episode_return"], "eval_return": run.final("eval_return")}
+        for env, run in runs.items()
+    }
+
+
+def tabulate(runs: dict[str, Results]) -> Table:
+    seeds = next(iter(runs.values())).num_seeds
+    table = Table(title=f"DQN, {seeds:,} seeds: IQM (95 % interval) at the end")
+    for name in ("environment", "steps", "training return", "greedy return"):
+        table.add_column(name, justify="left" if name == "environment" else "right")
+    for env, run in runs.items():
+        cells = map(final_cell, (run.final("episode_return"), run.final("eval_return")))
+        table.add_row(env, f"{run.steps[-1]:,}", *cells)
+    return table
+
+
+def draw(runs: dict[str, Results]):
+    title = f"DQN, {next(iter(runs.values())).num_seeds:,} seeds: IQM and 95 % interval"
+    figure, panels = new_figure(title, columns=len(runs), sharey=False)
+    for axes, (env, run) in zip(panels, runs.items(), strict=True):
+        draw_curves(axes, run, ["training"])
+        greedy = interquartile_mean(run.metrics["eval_return"], axis=0)
+        known = np.isfinite(greedy)
+        axes.plot(run.steps[known], greedy[known], color=EVALUATION_COLOR, label="greedy", **EVALUATION_STYLE)
+        axes.set_title(env, fontsize=11)
+    panels[0].set_ylabel("return per episode")
+    panels[0].legend(frameon=False, fontsize=10, loc="lower right")
+    return figure
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)

@@ -1,0 +1,104 @@
+"""Many actions: a dueling network learns the same from fewer steps, the more so the more actions there are.
+
+A pendulum that takes one of 5 or of 25 torques, with natural and dueling DQN. An action's reward tells a dueling
+network something of the state, so of all actions in it (Wang et al. 2016, whose figure 3 has 5, 10 and 20 actions of a
+corridor). Drawn is the sum of rewards since the first step: the sooner an agent swings up, the sooner it falls no more.
+
+    python experiments/many_actions.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+import tyro
+from episodes import FIGURES, draw_band, final_cell, new_figure, reporting, save, use_all_cores
+from matplotlib.ticker import EngFormatter
+from rich.table import Table
+
+import jaxrl
+from jaxrl.plot import PALETTE
+from jaxrl.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.types import Agent
+
+NAMES = ("natural", "dueling")
+
+
+def main(
+    seeds: int = 64,
+    steps: int = 25_000,
+    log_every: int = 250,
+    torques: tuple[int, ...] = (5, 25),
+    out: pathlib.Path = FIGURES / "many_actions.png",
+) -> dict[int, dict[str, np.ndarray]]:
+    """Accumulated reward of natural and dueling DQN on a pendulum with few and many torques, over many seeds.
+
+    Args:
+      seeds: how many runs of each agent.
+      steps: environment steps of each run, a multiple of `log_every`.
+      log_every: environment steps between the points of a curve.
+      torques: how many levels the action has.
+      out: where to write the figure.
+
+    Returns:
+      by number of torques and network: the sum of rewards since the first step, `[S, intervals]`.
+    """
+    numbers = {}
+    for count in torques:
+        results = jaxrl.sweep(
+            watched, "Pendulum-v1", num_steps=steps, seeds=seeds, log_every=log_every, eval_every=steps,
+            eval_episodes=1, dueling=[False, True],
+            env_params={"discretize_actions": count, "scale_rewards": 0.1, "max_steps_in_episode": 2 * steps},
+        )  # fmt: skip
+        taken = np.diff(results.steps, prepend=0)  # the metric is a mean over each interval
+        numbers[count] = dict(zip(NAMES, (results.metrics["reward"] * taken).cumsum(axis=-1), strict=True))
+    rich.print(tabulate(numbers, results.steps))
+    save(draw(numbers, results.steps), out)
+    return numbers
+
+
+def watched(*, dueling: bool) -> Agent:
+    """DQN that reports the reward of each step; either way it has 40 hidden units, the dueling streams 20 each."""
+    agent = jaxrl.dqn(
+        dueling=dueling, hidden_sizes=(20,) if dueling else (40,), gamma=0.9, learning_rate=1e-3, batch_size=32,
+        replay_size=3_000, warmup_steps=3_000, epsilon_decay_steps=3_000, epsilon_final=0.1, target_update_every=200,
+        loss="squared",
+    )  # fmt: skip
+    return reporting(agent, "reward", lambda state, trajectory: trajectory.reward.mean())
+
+
+def tabulate(numbers: dict[int, dict[str, np.ndarray]], steps: np.ndarray) -> Table:
+    seeds = len(next(iter(numbers.values()))["natural"])
+    table = Table(title=f"pendulum, {seeds:,} seeds: accumulated reward, IQM (95 % interval)")
+    table.add_column("torques", justify="right")
+    table.add_column("DQN")
+    shown = sorted({len(steps) // 2, len(steps)})
+    for index in shown:
+        table.add_column(f"after {steps[index - 1]:,} steps", justify="right")
+    for count, found in numbers.items():
+        for name, sums in found.items():
+            table.add_row(str(count), name, *(final_cell(sums[:, index - 1]) for index in shown))
+    return table
+
+
+def draw(numbers: dict[int, dict[str, np.ndarray]], steps: np.ndarray):
+    seeds = len(next(iter(numbers.values()))["natural"])
+    title = f"Pendulum with few and many torques, {seeds:,} seeds: IQM and 95 % interval"
+    figure, panels = new_figure(title, columns=len(numbers))
+    for axes, (count, found) in zip(panels, numbers.items(), strict=True):
+        for (name, sums), color in zip(found.items(), PALETTE, strict=False):
+            draw_band(axes, steps, interquartile_mean(sums, axis=0), *bootstrap_interval(sums), name, color)
+        axes.set_title(f"{count} torques", fontsize=11)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlabel("environment steps")
+        axes.margins(x=0.01)
+    panels[0].set_ylabel("accumulated reward / 10")
+    panels[0].legend(frameon=False, fontsize=10)
+    return figure
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)

@@ -1,0 +1,91 @@
+"""Target networks: without one DQN chases its own tail; a copy at times, or a slow average, holds the target still.
+
+CartPole-v1 with no target network, one that is a copy made every 500 steps (hard; Mnih et al. 2015), and one that moves
+a little towards the online network in each step (soft; Lillicrap et al. 2016). The loss is a mean over each log
+interval. A small one is no aim by itself: it is small, too, where values are.
+
+    python experiments/target_networks.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+import tyro
+from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
+from rich.table import Table
+
+import jaxrl
+from jaxrl import Results
+from jaxrl.types import Agent
+
+TARGETS = {
+    "none": {"target_network": False},
+    "hard": {"target_update_every": 500},
+    "soft": {"target_update_every": 1, "tau": 0.005},
+}
+
+
+def main(
+    seeds: int = 32,
+    steps: int = 50_000,
+    eval_episodes: int = 10,
+    targets: tuple[str, ...] = tuple(TARGETS),
+    out: pathlib.Path = FIGURES / "target_networks.png",
+) -> dict[str, dict[str, np.ndarray]]:
+    """Loss and return of DQN with no, a hard and a soft target network, over many seeds.
+
+    Args:
+      seeds: how many runs of each agent.
+      steps: environment steps of each run.
+      eval_episodes: greedy episodes of each evaluation.
+      targets: keys of `TARGETS`.
+      out: where to write the figure.
+
+    Returns:
+      by target network: `loss` and `q_mean`, the mean value of a batch's actions, `[S, intervals]`, and `eval_return`,
+      `[S]`, of the last greedy evaluation.
+    """
+    results = jaxrl.sweep(
+        agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_episodes=eval_episodes, target=list(targets)
+    )
+    rich.print(tabulate(results, targets))
+    save(draw(results, targets), out)
+    return {
+        name: {metric: results.metrics[metric][i] for metric in ("loss", "q_mean")}
+        | {"eval_return": results.final("eval_return")[i]}
+        for i, name in enumerate(targets)
+    }
+
+
+def agent(*, target: str) -> Agent:
+    """DQN with a target network of `TARGETS`."""
+    return jaxrl.dqn(learning_rate=1e-3, batch_size=64, replay_size=20_000, loss="squared", **TARGETS[target])
+
+
+def tabulate(results: Results, targets: tuple[str, ...]) -> Table:
+    table = Table(title=f"CartPole-v1, {results.num_seeds:,} seeds: IQM (95 % interval) at the end")
+    for name in ("target network", "loss", "mean Q", "training return", "greedy return"):
+        table.add_column(name, justify="left" if name == "target network" else "right")
+    columns = [results.final(name) for name in ("loss", "q_mean", "episode_return", "eval_return")]
+    for name, *cells in zip(targets, *columns, strict=True):
+        table.add_row(name, *map(final_cell, cells))
+    return table
+
+
+def draw(results: Results, targets: tuple[str, ...]):
+    title = f"DQN on CartPole-v1 by target network, {results.num_seeds:,} seeds: IQM and 95 % interval"
+    figure, panels = new_figure(title, columns=2, sharey=False)
+    for axes, metric, ylabel in zip(panels, ("loss", "episode_return"), ("loss", "return per episode"), strict=True):
+        draw_curves(axes, results, targets, metric)
+        axes.set_ylabel(ylabel)
+    panels[0].set_yscale("log", nonpositive="mask")
+    panels[0].legend(frameon=False, fontsize=10, loc="upper left")
+    return figure
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)

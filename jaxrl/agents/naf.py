@@ -1,0 +1,249 @@
+"""Normalized advantage functions: Q-learning with continuous actions (Gu et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from jaxrl import checks
+from jaxrl.agents import replay_learning
+from jaxrl.agents.ppo import to_action_space
+from jaxrl.agents.replay_learning import Loss, ReplayState
+from jaxrl.agents.value_heads import LOSSES
+from jaxrl.exploration import gaussian, ornstein_uhlenbeck
+from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
+from jaxrl.replay import Replay
+from jaxrl.replay.n_step import NStep, aggregate
+from jaxrl.replay.select import select
+from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Space, Spec, Transition
+
+NOISES = ("gaussian", "ornstein_uhlenbeck")
+# `init_memory` does not know the environment, so the memory of Ornstein-Uhlenbeck noise has a fixed width.
+MAX_ACTION_SIZE = 64
+
+
+class Quadratic(NamedTuple):
+    """A state's action values: the greatest of them, where it lies, and how they fall off around it.
+
+    Attributes:
+      value: V, `[...]`.
+      mean: mu, `[..., A]`, in [-1, 1].
+      tril: L, `[..., A, A]`, lower-triangular with a positive diagonal.
+    """
+
+    value: Array
+    mean: Array
+    tril: Array
+
+
+def q_value(quadratic: Quadratic, action: Array) -> Array:
+    """Q(s, a) = V(s) - 1/2 (a - mu(s))^T P(s) (a - mu(s)) with P = L L^T (Gu et al. 2016, equations 5 and 6).
+
+    Args:
+      quadratic: of the states.
+      action: `[..., A]`, in the units of mu.
+
+    Returns:
+      `[...]`.
+
+    >>> float(q_value(Quadratic(jnp.array(3.0), jnp.array([0.5]), jnp.array([[2.0]])), jnp.array([1.5])))
+    1.0
+    """
+    distance = jnp.einsum("...ij,...i->...j", quadratic.tril, action - quadratic.mean)  # L^T (a - mu)
+    return quadratic.value - 0.5 * jnp.sum(jnp.square(distance), axis=-1)
+
+
+class NAFNetwork(nn.Module):
+    """V, mu and L on one torso: `[..., obs] -> Quadratic`."""
+
+    torso: nn.Module
+    action_size: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Quadratic:
+        features, size = self.torso(obs), self.action_size
+        value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(features)[..., 0]
+        mean = nn.Dense(size, kernel_init=orthogonal(0.01), name="mean")(features)
+        entries = nn.Dense(size * size, kernel_init=orthogonal(0.01), name="tril")(features)
+        entries = entries.reshape((*entries.shape[:-1], size, size))  # [..., A * A] -> [..., A, A]
+        # Masks, and not a scatter of A (A + 1) / 2 entries, whose gradient is a gather. Off the diagonal the exponent
+        # is masked as well: what overflows there would come back from the gradient as NaN.
+        diagonal = jnp.eye(size, dtype=bool)
+        tril = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, entries, 0.0)), jnp.tril(entries))
+        return Quadratic(value, jnp.tanh(mean), tril)
+
+
+def naf(
+    *,
+    learning_rate: float = 1e-3,
+    gamma: float = 0.99,
+    noise: str = "gaussian",
+    noise_scale: float = 0.5,
+    noise_final: float = 0.1,
+    noise_decay_steps: int = 20_000,
+    noise_theta: float = 0.15,
+    replay: str | Replay = "uniform",
+    replay_size: int = 50_000,
+    batch_size: int = 64,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    target_update_every: int = 1,
+    tau: float = 0.005,
+    n_step: int = 1,
+    loss: str = "squared",
+    max_grad_norm: float = 10.0,
+    num_envs: int = 1,
+    rollout_length: int = 1,
+    gradient_steps: int = 1,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    activation: str = "tanh",
+    torso: str = "auto",
+) -> Agent:
+    """Normalized advantage functions, for continuous actions between finite bounds.
+
+    Regresses Q(s, a) to r + gamma V_target(s') on transitions drawn from a replay (Gu et al. 2016, algorithm 1 without
+    its models), where Q is quadratic in the action, so that V(s) is its maximum and mu(s) the action that has it:
+    Q(s, a) = V(s) - 1/2 (a - mu(s))^T P(s) (a - mu(s)), equations 5 and 6.
+
+    mu lies in [-1, 1], which is mapped onto the bounds, and so do the noise and the units of P. What mu plus noise has
+    beyond the bounds is cut off before the environment gets the action; the replay keeps the action that the
+    environment got, and Q is learnt at that one.
+
+    Args:
+      learning_rate: Adam's step size, > 0.
+      gamma: discount, in [0, 1].
+      noise: what is added to mu in training: gaussian, drawn anew at each step, or ornstein_uhlenbeck, which wanders
+        and starts from 0 in each episode.
+      noise_scale: the noise's standard deviation at the first step, >= 0, where [-1, 1] are the bounds; that of
+        Ornstein-Uhlenbeck noise is reached after some steps of an episode.
+      noise_final: the same once it has decayed, >= 0.
+      noise_decay_steps: environment steps over which it goes linearly from the one to the other.
+      noise_theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, which comes with its own sizes.
+      replay_size: transitions that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: transitions in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step.
+      target_update_every: environment steps between updates of the target network.
+      tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      loss: of the temporal-difference error: huber or squared.
+      max_grad_norm: global norm that the gradient is clipped to, > 0.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
+      gradient_steps: gradient steps in each update.
+      hidden_sizes: units of each fully connected layer.
+      activation: of the hidden layers: tanh, relu, swish, elu or gelu.
+      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+
+    Returns:
+      an `Agent`; its metrics are loss, q_mean (over the batch's actions) and noise (its scale). During the warm-up the
+      first two are 0.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+
+    Example:
+      >>> naf(noise="ornstein_uhlenbeck").init_memory(2).shape
+      (2, 64)
+    """
+    checks.number("naf", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+    checks.number("naf", 0, 1, gamma=gamma, priority_alpha=priority_alpha, priority_beta=priority_beta)
+    checks.number("naf", 0, 1, open_low=True, tau=tau, noise_theta=noise_theta)
+    checks.number("naf", 0, noise_scale=noise_scale, noise_final=noise_final)
+    checks.integer("naf", noise_decay_steps=noise_decay_steps, priority_beta_steps=priority_beta_steps)
+    checks.integer("naf", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
+    checks.integer("naf", target_update_every=target_update_every, n_step=n_step)
+    checks.integer("naf", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
+    checks.one_of("naf", NOISES, noise=noise)
+    checks.one_of("naf", LOSSES, loss=loss)
+    checks.one_of("naf", ACTIVATIONS, activation=activation)
+    replay_learning.check_schedule(
+        "naf",
+        batch_size=batch_size,
+        replay_size=replay_size,
+        warmup_steps=warmup_steps,
+        added=num_envs * rollout_length,
+    )
+    memory = select(
+        "naf", replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
+        beta_steps=priority_beta_steps, relabel=hindsight,
+    )  # fmt: skip
+    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    scale_at = optax.linear_schedule(noise_scale, noise_final, noise_decay_steps)
+
+    def network(spec: Spec) -> NAFNetwork:
+        return NAFNetwork(make_torso("naf", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        _check_actions(spec, noise)
+        obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
+        params = network(spec).init(key, obs)
+        return replay_learning.init_state(params, spec, optimizer, memory, (rollout_length, num_envs))
+
+    def init_memory(num_envs: int) -> PyTree:
+        return jnp.zeros((num_envs, MAX_ACTION_SIZE)) if noise == "ornstein_uhlenbeck" else ()
+
+    def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        action = network(state.spec).apply(state.params, obs).mean
+        if explore and noise == "gaussian":
+            action = gaussian(key, action, scale_at(step))
+        elif explore:
+            wander = ornstein_uhlenbeck(key, policy_memory[:, : action.shape[1]], noise_theta)
+            policy_memory = policy_memory.at[:, : action.shape[1]].set(wander)
+            action = action + scale_at(step) * wander
+        return to_action_space(action, state.spec.action_space), policy_memory, {}
+
+    def target(params: PyTree, target_params: PyTree, batch: NStep, spec: Spec, key: Key) -> Array:
+        return batch.reward + batch.discount * network(spec).apply(target_params, batch.next_obs).value
+
+    def td_loss(params: PyTree, batch: NStep, target: Array, spec: Spec, key: Key) -> Loss:
+        action = from_action_space(batch.action, spec.action_space)
+        q = q_value(network(spec).apply(params, batch.obs), action)
+        return Loss(LOSSES[loss](q, target), q - target, {"q_mean": q.mean()})
+
+    learn = replay_learning.make_update(
+        replay=memory, optimizer=optimizer, prepare=lambda sample: aggregate(sample, gamma), target=target,
+        loss=td_loss, metrics=("q_mean",), warmup_steps=warmup_steps, gradient_steps=gradient_steps, length=n_step,
+        target_update_every=target_update_every, tau=tau,
+    )  # fmt: skip
+
+    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
+        state, metrics = learn(state, trajectory, key, step)
+        return state, metrics | {"noise": scale_at(step)}
+
+    return Agent(init, act, update, num_envs, rollout_length, init_memory, name="naf")
+
+
+def from_action_space(action: Array, space: Box) -> Array:
+    """Finite bounds mapped onto [-1, 1]: what `to_action_space` made an action of, but for what it cut off."""
+    return 2.0 * (action - space.low) / (space.high - space.low) - 1.0
+
+
+def _check_actions(spec: Spec, noise: str):
+    space: Space = spec.action_space
+    if not isinstance(space, Box):
+        raise checks.JaxrlError(f"naf: {spec.id} has discrete actions; it needs continuous ones, or use dqn")
+    if len(space.shape) != 1:
+        raise checks.JaxrlError(f"naf: {spec.id} has actions of shape {space.shape}; it needs vectors")
+    if not space.bounded or not (space.low < space.high).all():
+        raise checks.JaxrlError(
+            f"naf: {spec.id} has actions between {space.low.tolist()} and {space.high.tolist()}; it needs finite "
+            "bounds, the lower ones below the upper, or use ppo"
+        )
+    if noise == "ornstein_uhlenbeck" and space.shape[0] > MAX_ACTION_SIZE:
+        raise checks.JaxrlError(
+            f"naf: noise='ornstein_uhlenbeck' is not accepted on {spec.id}, whose actions have {space.shape[0]} "
+            f"numbers; with more than {MAX_ACTION_SIZE} it must be 'gaussian'"
+        )

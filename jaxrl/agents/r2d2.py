@@ -1,0 +1,274 @@
+"""Recurrent deep Q-network with stored states and burn-in, R2D2 (Kapturowski et al. 2019), for partial observations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import checks
+from jaxrl.agents import replay_learning
+from jaxrl.agents.replay_learning import Loss, ReplayState
+from jaxrl.agents.value_heads import LOSSES
+from jaxrl.exploration import epsilon_greedy
+from jaxrl.losses import take
+from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
+from jaxrl.networks.torsos import ACTIVATIONS
+from jaxrl.replay import Replay, Sample
+from jaxrl.replay.select import select
+from jaxrl.returns import n_step_returns
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+
+RESCALE_SLOPE = 1e-3  # epsilon of the value rescaling
+
+
+class Stretch(NamedTuple):
+    """Consecutive steps, time first.
+
+    Attributes:
+      memory: float32 `[B, C]`, what the network carried when the first step was taken.
+      fresh: bool `[B]`, whether that was an episode's first.
+      obs: `[L + 1, B, ...]`: entry t + 1 is the true successor of step t wherever step t is valid.
+      action: int32 `[L, B]`.
+      reward: float32 `[L, B]`.
+      terminated: bool `[L, B]`.
+      last: bool `[L, B]`, steps after which nothing valid follows.
+      counts: bool `[L, B]`, steps that are learnt from.
+      ended: bool `[B]`, whether the episode ended within.
+    """
+
+    memory: Array
+    fresh: Array
+    obs: Array
+    action: Array
+    reward: Array
+    terminated: Array
+    last: Array
+    counts: Array
+    ended: Array
+
+
+def rescale_value(x: Array) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x with epsilon = 0.001 (Pohlen et al. 2018, proposition A.2)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + RESCALE_SLOPE * x
+
+
+def unscale_value(x: Array) -> Array:
+    """The inverse of `rescale_value`, solved for the square root r = sqrt(|h^-1(x)| + 1).
+
+    epsilon r^2 + r = |x| + 1 + epsilon. The root is written without a difference of like numbers, which in float32
+    would leave few digits.
+    """
+    constant = jnp.abs(x) + 1 + RESCALE_SLOPE
+    root = 2 * constant / (1 + jnp.sqrt(1 + 4 * RESCALE_SLOPE * constant))
+    return jnp.sign(x) * (root - 1) * (root + 1)
+
+
+def r2d2(
+    *,
+    learning_rate: float = 1e-3,
+    gamma: float = 0.99,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.05,
+    epsilon_decay_steps: int = 10_000,
+    replay: str | Replay = "uniform",
+    replay_size: int = 20_000,
+    batch_size: int = 32,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    priority_eta: float = 0.9,
+    warmup_steps: int = 1_000,
+    target_update_every: int = 16,
+    tau: float = 0.01,
+    double: bool = True,
+    dueling: bool = False,
+    dueling_aggregation: str = "mean",
+    burn_in: int = 4,
+    unroll: int = 16,
+    n_step: int = 3,
+    rescale: bool = True,
+    loss: str = "squared",
+    max_grad_norm: float = 10.0,
+    num_envs: int = 4,
+    rollout_length: int = 4,
+    gradient_steps: int = 1,
+    cell: str = "gru",
+    cell_size: int = 32,
+    hidden_sizes: tuple[int, ...] = (32,),
+    activation: str = "relu",
+    torso: str = "auto",
+) -> Agent:
+    """Recurrent deep Q-network, for discrete actions and observations that do not tell the whole state.
+
+    A DQN whose network carries a memory from step to step. The replay keeps with each step what the memory was before
+    it, and hands out stretches of `burn_in + unroll` steps: the network goes through the first of them from the stored
+    memory only to bring it up to date, without gradient, and learns from the rest (Kapturowski et al. 2019, section 3).
+
+    ```
+    target[t] = h(r[t] + ... + gamma^(m-1) r[t+m-1] + gamma^m h^-1(Q_target(s[t+m], argmax_a Q(s[t+m], a))))
+    priority  = eta max_t |td[t]| + (1 - eta) mean_t |td[t]|
+    ```
+
+    m is n_step, and fewer at an episode's or a stretch's end; h is the identity without `rescale`. A stretch may begin
+    at any step, and is cut off where its episode ends. From one that begins where an episode does, whose memory is
+    right whatever the network, the burn-in is learnt from, too: no other stretch could teach about these steps.
+
+    Args:
+      learning_rate: Adam's step size, > 0.
+      gamma: discount, in [0, 1].
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, which comes with its own sizes.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length, and in each environment at
+        least one stretch.
+      batch_size: stretches in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      priority_eta: how much of a stretch's priority is its largest error, in [0, 1]; the rest is the mean.
+      warmup_steps: environment steps before the first gradient step.
+      target_update_every: environment steps between updates of the target network.
+      tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
+      double: whether the online network chooses the action that the target network values (van Hasselt et al. 2016,
+        equation 4).
+      dueling: whether the network tells a state's value from the advantages of its actions (Wang et al. 2016).
+      dueling_aggregation: what is subtracted from the advantages before they are added to the value: their mean
+        (equation 9) or their max (equation 8).
+      burn_in: steps that bring the stored memory up to date; may be 0.
+      unroll: steps after these that are learnt from.
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      rescale: whether the network's values are squashed by h (Pohlen et al. 2018).
+      loss: of the temporal-difference error: squared or huber. Huber's tends to the median of a target: where what is
+        seen does not tell that an episode is about to end, it takes the end for an outlier, and values grow too high.
+      max_grad_norm: global norm that the gradient is clipped to, > 0.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
+      gradient_steps: gradient steps in each update.
+      cell: gru or lstm.
+      cell_size: its units.
+      hidden_sizes: units of each fully connected layer before the cell.
+      activation: of the hidden layers: tanh, relu, swish, elu or gelu.
+      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+
+    Returns:
+      an `Agent`; its metrics are loss, q_mean (over the actions learnt from) and epsilon. During the warm-up the first
+      two are 0.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+
+    Example:
+      >>> r2d2(cell="lstm", cell_size=16).init_memory(3).shape
+      (3, 32)
+    """
+    checks.number("r2d2", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+    checks.number("r2d2", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
+    checks.number("r2d2", 0, 1, priority_alpha=priority_alpha, priority_beta=priority_beta, priority_eta=priority_eta)
+    checks.number("r2d2", 0, 1, open_low=True, tau=tau)
+    checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, priority_beta_steps=priority_beta_steps)
+    checks.integer("r2d2", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
+    checks.integer("r2d2", target_update_every=target_update_every, unroll=unroll, n_step=n_step, cell_size=cell_size)
+    checks.integer("r2d2", 0, burn_in=burn_in)
+    checks.integer("r2d2", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
+    checks.one_of("r2d2", LOSSES, loss=loss)
+    checks.one_of("r2d2", CELLS, cell=cell)
+    checks.one_of("r2d2", ACTIVATIONS, activation=activation)
+    checks.one_of("r2d2", ("mean", "max"), dueling_aggregation=dueling_aggregation)
+    replay_learning.check_schedule(
+        "r2d2",
+        batch_size=batch_size,
+        replay_size=replay_size,
+        warmup_steps=warmup_steps,
+        added=num_envs * rollout_length,
+    )
+    length = burn_in + unroll
+    if replay_size < num_envs * length:
+        raise checks.JaxrlError(
+            f"r2d2: replay_size={replay_size} is not accepted; it must be at least num_envs * (burn_in + unroll), "
+            f"which is {num_envs * length}"
+        )
+    buffer = select(
+        "r2d2", replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
+        beta_steps=priority_beta_steps,
+    )  # fmt: skip
+    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
+
+    def network(spec: Spec) -> RecurrentQNetwork:
+        return make_recurrent_q_network(
+            "r2d2", spec, torso, hidden_sizes, activation, cell=cell, cell_size=cell_size,
+            dueling=dueling_aggregation if dueling else "none",
+        )  # fmt: skip
+
+    def init_memory(num_envs: int) -> Array:
+        return jnp.zeros((num_envs, carry_size(cell, cell_size)))
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        net = network(spec)
+        obs = jnp.zeros((1, 1, *spec.obs_space.shape), spec.obs_space.dtype)
+        params = net.init(key, init_memory(1), obs)
+        kept = {"memory": init_memory(1)[0]}
+        return replay_learning.init_state(params, spec, optimizer, buffer, (rollout_length, num_envs), kept)
+
+    def act(state: ReplayState, memory: Array, obs: Array, key: Key, step: Array, explore: bool = True):
+        carries, q = network(state.spec).apply(state.params, memory, obs[None])
+        action = epsilon_greedy(key, q[0], epsilon_at(step) if explore else 0.0)
+        return action, carries[0], {"memory": memory}
+
+    def prepare(sample: Sample) -> Stretch:
+        steps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), sample.steps)  # [B, L, ...] -> [L, B, ...]
+        valid, memory = sample.valid.T, steps.extras["memory"][0]
+        fresh = jnp.all(memory == 0, axis=-1)
+        used = (jnp.arange(length) >= burn_in)[:, None] | fresh
+        # Within an episode the next observation is the next entry anyway; at its end it is the true last one.
+        obs = jnp.concatenate([steps.obs[:1], steps.next_obs])
+        last = ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
+        ended = jnp.any(valid & (steps.terminated | steps.truncated), axis=0)
+        return Stretch(memory, fresh, obs, steps.action, steps.reward, steps.terminated, last, valid & used, ended)
+
+    def q_values(params: PyTree, batch: Stretch, spec: Spec) -> Array:
+        """Q of each entry of `obs`, `[L + 1, B, num_actions]`."""
+        net, memory, warm = network(spec), batch.memory, []
+        if burn_in:
+            carries, q = net.apply(params, memory, batch.obs[:burn_in])
+            memory, warm = carries[-1], [q]
+            memory = jnp.where(batch.fresh[:, None], memory, jax.lax.stop_gradient(memory))
+        return jnp.concatenate([*warm, net.apply(params, memory, batch.obs[burn_in:])[1]])
+
+    def target(params: PyTree, target_params: PyTree, batch: Stretch, spec: Spec, key: Key) -> Array:
+        return unsquash(q_values(target_params, batch, spec)[1:])  # [L, B, num_actions], of the steps' successors
+
+    def td_loss(params: PyTree, batch: Stretch, next_q: Array, spec: Spec, key: Key) -> Loss:
+        q = q_values(params, batch, spec)
+        best = jnp.argmax(jax.lax.stop_gradient(q[1:]) if double else next_q, axis=-1)
+        discounts = gamma * (1.0 - batch.terminated)
+        returns = n_step_returns(batch.reward, discounts, take(next_q, best), n_step, batch.last)
+        taken, counts = take(q[:-1], batch.action), batch.counts
+        # A selection before the loss: what is not learnt from has an error, and so a gradient, of 0.
+        errors = jnp.where(counts, taken - squash(returns), 0.0)
+        sizes = jnp.abs(jax.lax.stop_gradient(errors))
+        num = jnp.maximum(counts.sum(axis=0), 1)
+        priority = priority_eta * sizes.max(axis=0) + (1 - priority_eta) * sizes.sum(axis=0) / num
+        # Too little of it has happened yet: that it is not forgotten, it is taken for the largest.
+        priority = jnp.where(counts.any(axis=0) | batch.ended, priority, priority.max())
+        q_mean = jnp.sum(taken, where=counts) / jnp.maximum(counts.sum(), 1)
+        value = jnp.sum(LOSSES[loss](errors, jnp.zeros_like(errors)), axis=0) / unroll
+        return Loss(value, priority, {"q_mean": q_mean})
+
+    learn = replay_learning.make_update(
+        replay=buffer, optimizer=optimizer, prepare=prepare, target=target, loss=td_loss, metrics=("q_mean",),
+        warmup_steps=warmup_steps, gradient_steps=gradient_steps, target_update_every=target_update_every, tau=tau,
+        length=length, extras=("memory",),
+    )  # fmt: skip
+
+    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
+        state, metrics = learn(state, trajectory, key, step)
+        return state, metrics | {"epsilon": epsilon_at(step)}
+
+    return Agent(init, act, update, num_envs, rollout_length, init_memory, name="r2d2")
