@@ -1,8 +1,8 @@
 """Deep Q-learning on three problems of rising difficulty: a maze, a pole on a cart, and a car in a valley.
 
 The maze's cells are one-hot vectors, so that the network could be a table. CartPole-v1 rewards each step; of
-MountainCar-v0 each step costs 1, up to a flag that random actions hardly ever reach in its 200 steps. The greedy
-evaluations are dashed.
+MountainCar-v0 each step costs 1, up to a flag that random actions hardly ever reach in its 200 steps: here it gives
+2,000. The greedy evaluations are dashed.
 
     python experiments/deep_q.py
 """
@@ -38,19 +38,13 @@ PROBLEMS = {
         5_000,
         {"gamma": 0.9, "batch_size": 32, "warmup_steps": 200, "epsilon_decay_steps": 2_000, "target_update_every": 100},
     ),
-    "CartPole-v1": Problem({}, 100_000, {"learning_rate": 1e-3, "double": True, "rollout_length": 4}),
+    "CartPole-v1": Problem(
+        {}, 100_000, {"learning_rate": 1e-3, "replay_size": 100_000, "double": True, "rollout_length": 4}
+    ),
     "MountainCar-v0": Problem(
-        {},
-        150_000,
-        {
-            "learning_rate": 4e-3,
-            "gamma": 0.98,
-            "rollout_length": 4,
-            "gradient_steps": 2,
-            "epsilon_decay_steps": 30_000,
-            "target_update_every": 600,
-            "epsilon_final": 0.07,
-        },
+        {"max_steps_in_episode": 2_000},
+        100_000,
+        {"learning_rate": 1e-3, "batch_size": 64, "replay_size": 20_000, "double": True},
     ),
 }
 

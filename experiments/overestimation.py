@@ -98,6 +98,7 @@ def draw(results: Results):
         draw_curves(axes, results, NAMES, metric)
         axes.axhline(0, color=GREY, ls="--", lw=1.2, label="the greatest true value" if metric == "max_q" else None)
         axes.set_ylabel(ylabel)
+    panels[1].set_ylim(-0.3, 4)  # before the first gradient step it is higher
     panels[0].legend(frameon=False, fontsize=10)
     return figure
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxrl import agents, envs, networks, normalize, planning, replay, returns
+    from jaxrl import agents, envs, losses, networks, normalize, planning, replay, returns
     from jaxrl.agents import (
         double_q_learning,
         dqn,
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
         monte_carlo,
         n_step_sarsa,
         n_step_td,
+        naf,
+        nfq,
         ppo,
+        pqn,
         q_learning,
         qr_dqn,
+        r2d2,
         rainbow,
         sarsa,
         sarsa_lambda,
@@ -41,9 +45,13 @@ _HOMES = {
         "monte_carlo",
         "n_step_sarsa",
         "n_step_td",
+        "naf",
+        "nfq",
         "ppo",
+        "pqn",
         "q_learning",
         "qr_dqn",
+        "r2d2",
         "rainbow",
         "sarsa",
         "sarsa_lambda",
@@ -58,7 +66,7 @@ _HOMES = {
     "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("agents", "envs", "networks", "normalize", "planning", "replay", "returns")
+_MODULES = ("agents", "envs", "losses", "networks", "normalize", "planning", "replay", "returns")
 
 __all__ = [
     "Agent",
@@ -78,16 +86,21 @@ __all__ = [
     "evaluate",
     "expected_sarsa",
     "init_train",
+    "losses",
     "make",
     "monte_carlo",
     "n_step_sarsa",
     "n_step_td",
+    "naf",
     "networks",
+    "nfq",
     "normalize",
     "planning",
     "ppo",
+    "pqn",
     "q_learning",
     "qr_dqn",
+    "r2d2",
     "rainbow",
     "replay",
     "returns",

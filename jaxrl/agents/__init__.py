@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
+from jaxrl.agents.naf import naf
+from jaxrl.agents.nfq import nfq
 from jaxrl.agents.ppo import ppo
+from jaxrl.agents.pqn import pqn
+from jaxrl.agents.r2d2 import r2d2
 from jaxrl.agents.tabular import (
     double_q_learning,
     expected_sarsa,
@@ -24,6 +28,10 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "dqn": dqn,
     "rainbow": rainbow,
     "qr_dqn": qr_dqn,
+    "pqn": pqn,
+    "r2d2": r2d2,
+    "nfq": nfq,
+    "naf": naf,
     "ppo": ppo,
     "q_learning": q_learning,
     "double_q_learning": double_q_learning,
@@ -57,9 +65,13 @@ __all__ = [
     "monte_carlo",
     "n_step_sarsa",
     "n_step_td",
+    "naf",
+    "nfq",
     "ppo",
+    "pqn",
     "q_learning",
     "qr_dqn",
+    "r2d2",
     "rainbow",
     "sarsa",
     "sarsa_lambda",

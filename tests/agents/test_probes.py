@@ -12,19 +12,46 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import dqn, evaluate, make, ppo, train
+from jaxrl import dqn, evaluate, make, naf, ppo, pqn, qr_dqn, rainbow, train
+from jaxrl.agents.naf import NAFNetwork
 from jaxrl.agents.ppo import ActorCritic
+from jaxrl.agents.value_heads import categorical
 from jaxrl.networks import MLP, QNetwork
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8
 NUM_SEEDS = 8
 HIDDEN = (8,)
+ATOMS = {"atoms": 21, "v_min": -2.0, "v_max": 6.0}
+SUPPORT = categorical(**ATOMS)
 TORQUE = make("jaxrl/Probe-action-v0", continuous=True).spec.action_space
 
 
 def q_value(params, obs, action_space):
     return QNetwork(MLP(HIDDEN, "relu"), 2).apply(params, obs).max(-1)
+
+
+def stream_value(**options):
+    """`q_value` of a network with streams, whose hidden layer is all that there is before the outputs."""
+    network = QNetwork(MLP((), "relu"), 2, stream_sizes=HIDDEN, **options)
+    mean = SUPPORT.mean if network.outputs > 1 else lambda values: values
+    return lambda params, obs, action_space: mean(network.apply(params, obs)).max(-1)
+
+
+def normalized_q_value(params, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu", layer_norm=True), 2).apply(params, obs).max(-1)
+
+
+def quantile_value(params, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu"), 2, outputs=11).apply(params, obs).mean(-1).max(-1)
+
+
+def atom_value(params, obs, action_space):
+    return SUPPORT.mean(QNetwork(MLP(HIDDEN, "relu"), 2, outputs=21).apply(params, obs)).max(-1)
+
+
+def naf_value(params, obs, action_space):
+    return NAFNetwork(MLP(HIDDEN), action_space.shape[0]).apply(params, obs).value
 
 
 def critic_value(params, obs, action_space):
@@ -54,11 +81,46 @@ PPO = ppo(**SHARED, rollout_length=16, num_minibatches=2, clip_value_loss=False,
 REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "epsilon_decay_steps": 1000}
 DQN = dqn(**SHARED, **REPLAY, target_update_every=20)
 DOUBLE_DQN = dqn(**SHARED, **REPLAY, target_update_every=4, tau=0.1, double=True)
+NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {
     "ppo": Row(PPO, 4_000, Discrete(2), critic_value),
     "ppo continuous": Row(PPO, 6_000, TORQUE, critic_value),
     "dqn": Row(DQN, 4_000, Discrete(2), q_value),
     "dqn double": Row(DOUBLE_DQN, 4_000, Discrete(2), q_value),
+    "dqn naive": Row(dqn(**SHARED, **REPLAY, target_network=False), 4_000, Discrete(2), q_value),
+    "dqn dueling max, ranked": Row(
+        dqn(**SHARED, **REPLAY, target_update_every=20, dueling=True, dueling_aggregation="max", replay="ranked"),
+        6_000,
+        Discrete(2),
+        stream_value(dueling="max"),
+    ),
+    "dqn dueling, prioritized, 3 steps": Row(
+        dqn(**SHARED, **REPLAY, target_update_every=20, dueling=True, n_step=3, replay="prioritized"),
+        6_000,
+        Discrete(2),
+        stream_value(dueling="mean"),
+    ),
+    "dqn noisy": Row(
+        dqn(**SHARED, **REPLAY, target_update_every=20, noisy=True, epsilon_start=0.0, epsilon_final=0.0),
+        6_000,
+        Discrete(2),
+        stream_value(noisy=True),
+    ),
+    "dqn atoms": Row(dqn(**SHARED, **REPLAY, **ATOMS, target_update_every=20), 6_000, Discrete(2), atom_value),
+    "qr_dqn": Row(qr_dqn(**SHARED, **REPLAY, quantiles=11, target_update_every=20), 6_000, Discrete(2), quantile_value),
+    "rainbow": Row(
+        rainbow(**SHARED, **REPLAY, **ATOMS, target_update_every=20),
+        6_000,
+        Discrete(2),
+        stream_value(dueling="mean", noisy=True, outputs=21),
+    ),
+    "pqn": Row(
+        pqn(**SHARED, rollout_length=16, num_minibatches=2, epsilon_decay_steps=1000),
+        6_000,
+        Discrete(2),
+        normalized_q_value,
+    ),
+    "naf": Row(naf(**SHARED, **NAF), 4_000, TORQUE, naf_value),
 }
 
 # What is known of each probe: the value of some observations, and the return of the best policy.
