@@ -21,7 +21,7 @@ def hindsight(*, strategy: str = "future", probability: float = 0.8) -> Read:
 
     Args:
       strategy: which goal: one reached later in the episode (or by the very step), `future`; the one reached when it
-        ended, `final`; one reached at any time in it, `episode`. An episode that goes on ends, for now, at the newest step.
+        ended, `final`; one reached at any time in it, `episode`. The newest step counts as an end.
       probability: how often a goal is replaced, in [0, 1]; k replaced for each original is k / (k + 1).
 
     Returns:

@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import checks
 from jaxrl.replay import ring, sum_tree
 from jaxrl.replay.types import NO_SLOT, Read, Replay, Sample
 from jaxrl.replay.uniform import check_sizes
 from jaxrl.types import Array, Key, Spec, Transition
+
+
+UNSEEN = float(np.finfo(np.float32).max)  # an error above all others, and finite, as all of a sound state is
 
 
 class PrioritizedState(NamedTuple):
@@ -31,7 +35,7 @@ class RankedState(NamedTuple):
     Attributes:
       ring: the transitions.
       tree: the priorities.
-      errors: float32 `[capacity]`, |td| as last seen; infinite where it has not been seen yet, -1 where nothing is.
+      errors: float32 `[capacity]`, |td| as last seen; `UNSEEN` where it has not been yet, -1 where nothing is.
       sorted_errors: float32 `[capacity]`, `errors` in ascending order, as they were when they were last sorted.
     """
 
@@ -145,13 +149,13 @@ def ranked(
 
     def add(state: RankedState, trajectory: Transition, step: Array) -> RankedState:
         added, start = trajectory.reward.size, step % capacity
-        errors = jax.lax.dynamic_update_slice(state.errors, jnp.full(added, jnp.inf), (start,))
+        errors = jax.lax.dynamic_update_slice(state.errors, jnp.full(added, UNSEEN), (start,))
         tree = sum_tree.write(state.tree, start, jnp.ones(added))
 
         def sort(errors: Array) -> tuple[sum_tree.Tree, Array]:
             order = jnp.argsort(-errors)
             ranks = jnp.zeros(capacity, jnp.int32).at[order].set(jnp.arange(1, capacity + 1), unique_indices=True)
-            ranks = jnp.where(jnp.isinf(errors), 1, ranks)
+            ranks = jnp.where(errors == UNSEEN, 1, ranks)
             return sum_tree.from_priorities(jnp.where(errors >= 0, priority(ranks), 0.0)), errors[order[::-1]]
 
         due = (step + added) // sort_every != step // sort_every

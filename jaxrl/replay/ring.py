@@ -129,7 +129,7 @@ def write(ring: Ring, trajectory: Transition, step: Array) -> Ring:
 
 
 def _truncated_rows(trajectory: Transition, block: int) -> tuple[PyTree, Array]:
-    """The next observation of the truncated step of each block, leaves `[T / block, N, ...]`; and where there is one."""
+    """The next observation of the truncated step of each block, `[T / block, N, ...]`; and where there is one."""
     blocks = trajectory.truncated.reshape(-1, block, *trajectory.truncated.shape[1:])  # [T, N] -> [T / block, block, N]
     which = jnp.argmax(blocks, axis=1)
 

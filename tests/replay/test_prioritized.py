@@ -10,6 +10,7 @@ from experience import Kind, check, fill, history, spec
 from jaxrl import prng
 from jaxrl.checks import JaxrlError
 from jaxrl.replay import NO_SLOT, importance_weights, prioritized, ranked
+from jaxrl.replay.prioritized import UNSEEN
 
 REPLAYS = {"prioritized": prioritized, "ranked": ranked}
 FILLINGS = {  # replay, kind of experience, how many adds, and capacity: several turns of the ring, and one not full
@@ -134,11 +135,11 @@ def slow_ranked(seed, alpha):
     for turn, (indices, new_errors) in enumerate(zip(UPDATES[0][seed], UPDATES[1][seed], strict=True)):
         for env in range(2):
             slot = (2 * turn + env) % CAPACITY
-            errors[slot], priorities[slot] = np.inf, 1
+            errors[slot], priorities[slot] = UNSEEN, 1
         if (2 * turn + 2) % SORT_EVERY == 0:
             ordered = sorted(errors, key=lambda slot: (-errors[slot], slot))
             for position, slot in enumerate(ordered):
-                priorities[slot] = 1 if np.isinf(errors[slot]) else (1.0 + position) ** -alpha
+                priorities[slot] = 1 if errors[slot] == UNSEEN else (1.0 + position) ** -alpha
             ordered = [errors[slot] for slot in ordered]
         added = priorities.copy()
         for slot, error in zip(indices, new_errors, strict=True):
