@@ -7,7 +7,33 @@ import pytest
 
 import jaxrl
 
-DOUBLE_DQN = {"double": True, "rollout_length": 4, "replay_size": 100_000, "learning_rate": 1e-3}
+DQN = {
+    "learning_rate": 2e-3,
+    "rollout_length": 4,
+    "replay_size": 100_000,
+    "batch_size": 64,
+    "tau": 0.01,
+    "target_update_every": 4,
+    "epsilon_final": 0.1,
+    "loss": "squared",
+    "activation": "tanh",
+}
+NOISY = {"noisy": True, "epsilon_start": 0.0, "epsilon_final": 0.0}
+VARIANTS = {  # of dqn; the atoms' range is that of CartPole's returns, and Acrobot's below 0
+    "dqn": {},
+    "double": {"double": True},
+    "dueling-mean": {"dueling": True},
+    "dueling-max": {"dueling": True, "dueling_aggregation": "max"},
+    "prioritized": {"replay": "prioritized"},
+    "ranked": {"replay": "ranked"},
+    "n-step": {"n_step": 3},
+    "noisy": NOISY,
+    "atoms": {"atoms": 51},
+    "quantiles": {"quantiles": 21},
+    "rainbow": {"double": True, "dueling": True, "n_step": 3, "atoms": 51, "replay": "prioritized", **NOISY},
+}
+CARTPOLE = {"anneal_steps": 200_000, "v_min": 0.0, "v_max": 100.0}
+ACROBOT = {"activation": "relu", "anneal_steps": 100_000, "v_min": -100.0, "v_max": 0.0}
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
 BREAKOUT = {
     "learning_rate": 5e-3,
@@ -19,7 +45,17 @@ BREAKOUT = {
 }
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
-    "dqn-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 100_000, 16, DOUBLE_DQN, 450),
+    **{
+        f"{name}-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 200_000, 16, DQN | CARTPOLE | variant, 475)
+        for name, variant in VARIANTS.items()
+    },
+    **{
+        f"{name}-acrobot": (jaxrl.dqn, "Acrobot-v1", {}, 100_000, 16, DQN | ACROBOT | variant, -100)
+        for name, variant in VARIANTS.items()
+    },
+    "pqn-cartpole": (jaxrl.pqn, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "pqn-acrobot": (jaxrl.pqn, "Acrobot-v1", {}, 500_000, 16, {}, -100),
+    "naf-pendulum": (jaxrl.naf, "Pendulum-v1", {}, 30_000, 16, {}, -250),
     "ppo-pendulum": (
         jaxrl.ppo,
         "Pendulum-v1",

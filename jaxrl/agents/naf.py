@@ -10,7 +10,7 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import replay_learning
-from jaxrl.agents.ppo import to_action_space
+from jaxrl.agents.action_scale import from_action_space, to_action_space
 from jaxrl.agents.replay_learning import Loss, ReplayState
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.exploration import gaussian, ornstein_uhlenbeck
@@ -224,11 +224,6 @@ def naf(
         return state, metrics | {"noise": scale_at(step)}
 
     return Agent(init, act, update, num_envs, rollout_length, init_memory, name="naf")
-
-
-def from_action_space(action: Array, space: Box) -> Array:
-    """Finite bounds mapped onto [-1, 1]: what `to_action_space` made an action of, but for what it cut off."""
-    return 2.0 * (action - space.low) / (space.high - space.low) - 1.0
 
 
 def _check_actions(spec: Spec, noise: str):

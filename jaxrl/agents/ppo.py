@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.action_scale import to_action_space
 from jaxrl.agents.minibatch import check_sizes, scan_minibatches
 from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.normalize import normalize_observations as with_normalized_observations
@@ -209,12 +210,3 @@ def ppo(
     if normalize_rewards:
         agent = with_normalized_rewards(agent, gamma)
     return with_normalized_observations(agent) if normalize_observations else agent
-
-
-def to_action_space(action: Array, space: Space) -> Array:
-    """What the environment gets for a policy's action: [-1, 1] is mapped onto finite bounds, and the rest cut off."""
-    if isinstance(space, Discrete):
-        return action
-    if not space.bounded:
-        return jnp.clip(action, space.low, space.high)
-    return space.low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (space.high - space.low)

@@ -69,6 +69,7 @@ def unscale_value(x: Array) -> Array:
 def r2d2(
     *,
     learning_rate: float = 1e-3,
+    anneal_steps: int = 0,
     gamma: float = 0.99,
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
@@ -118,6 +119,7 @@ def r2d2(
 
     Args:
       learning_rate: Adam's step size, > 0.
+      anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
       gamma: discount, in [0, 1].
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
@@ -170,6 +172,7 @@ def r2d2(
     checks.number("r2d2", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
     checks.number("r2d2", 0, 1, priority_alpha=priority_alpha, priority_beta=priority_beta, priority_eta=priority_eta)
     checks.number("r2d2", 0, 1, open_low=True, tau=tau)
+    checks.integer("r2d2", 0, anneal_steps=anneal_steps)
     checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, priority_beta_steps=priority_beta_steps)
     checks.integer("r2d2", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
     checks.integer("r2d2", target_update_every=target_update_every, unroll=unroll, n_step=n_step, cell_size=cell_size)
@@ -264,6 +267,7 @@ def r2d2(
     learn = replay_learning.make_update(
         replay=buffer, optimizer=optimizer, prepare=prepare, target=target, loss=td_loss, metrics=("q_mean",),
         warmup_steps=warmup_steps, gradient_steps=gradient_steps, target_update_every=target_update_every, tau=tau,
+        anneal_steps=anneal_steps,
         length=length, extras=("memory",),
     )  # fmt: skip
 

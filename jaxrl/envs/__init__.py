@@ -11,6 +11,7 @@ from jaxrl.envs.wrappers import (
     frame_stack,
     observe,
     rescale_actions,
+    scale_rewards,
     time_limit,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "model_env",
     "observe",
     "rescale_actions",
+    "scale_rewards",
     "time_limit",
 ]

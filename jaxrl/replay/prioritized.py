@@ -17,7 +17,6 @@ from jaxrl.replay.types import NO_SLOT, Read, Replay, Sample
 from jaxrl.replay.uniform import check_sizes
 from jaxrl.types import Array, Key, Spec, Transition
 
-
 UNSEEN = float(np.finfo(np.float32).max)  # an error above all others, and finite, as all of a sound state is
 
 

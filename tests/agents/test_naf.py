@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, init_train, make, train_step
-from jaxrl.agents.naf import MAX_ACTION_SIZE, NAFNetwork, Quadratic, from_action_space, naf, q_value
-from jaxrl.agents.ppo import to_action_space
+from jaxrl.agents.action_scale import from_action_space, to_action_space
+from jaxrl.agents.naf import MAX_ACTION_SIZE, NAFNetwork, Quadratic, naf, q_value
 from jaxrl.networks import MLP
 from jaxrl.types import Discrete, Spec, Transition, box
 

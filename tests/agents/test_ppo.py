@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from jaxrl import JaxrlError, init_train, make, ppo, train_step
-from jaxrl.agents.ppo import to_action_space
+from jaxrl.agents.action_scale import to_action_space
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import dqn, evaluate, make, naf, ppo, pqn, qr_dqn, rainbow, train
+from jaxrl import dqn, evaluate, make, naf, nfq, ppo, pqn, qr_dqn, r2d2, rainbow, train
 from jaxrl.agents.naf import NAFNetwork
 from jaxrl.agents.ppo import ActorCritic
 from jaxrl.agents.value_heads import categorical
@@ -81,6 +81,16 @@ PPO = ppo(**SHARED, rollout_length=16, num_minibatches=2, clip_value_loss=False,
 REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "epsilon_decay_steps": 1000}
 DQN = dqn(**SHARED, **REPLAY, target_update_every=20)
 DOUBLE_DQN = dqn(**SHARED, **REPLAY, target_update_every=4, tau=0.1, double=True)
+STRETCHES = {
+    "cell_size": 8,
+    "burn_in": 1,
+    "unroll": 4,
+    "n_step": 2,
+    "rollout_length": 2,
+    "loss": "huber",
+    "rescale": False,
+}
+FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_gradient_steps": 20}
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {
     "ppo": Row(PPO, 4_000, Discrete(2), critic_value),
@@ -121,6 +131,13 @@ ROWS = {
         normalized_q_value,
     ),
     "naf": Row(naf(**SHARED, **NAF), 4_000, TORQUE, naf_value),
+    "r2d2": Row(
+        r2d2(**SHARED, **REPLAY, **STRETCHES, replay="prioritized", target_update_every=20, tau=1.0),
+        8_000,
+        Discrete(2),
+        None,  # without what went before there is no value to compare
+    ),
+    "nfq": Row(nfq(**SHARED, **FITS, activation="relu", epsilon_decay_steps=1000), 5_000, Discrete(2), q_value),
 }
 
 # What is known of each probe: the value of some observations, and the return of the best policy.
