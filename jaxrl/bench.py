@@ -115,9 +115,8 @@ def _compare(
     """Measures a row of the table, and the peer's beside it, taking turns."""
     options = [w for name, value in what.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     options += ["--repeats", str(repeats)]
-    ours = [sys.executable, "-m", "jaxrl.bench", *options]
-    if devices is not None:
-        ours += ["--devices", str(devices)]
+    place = [] if devices is None else ["--devices", str(devices)]
+    ours = [sys.executable, "-m", "jaxrl.bench", *place, *options]
     measured: dict[str, list[dict]] = {"ours": [], "theirs": []}
     for _ in range(rounds):
         measured["ours"].append(_measure(ours))

@@ -96,8 +96,8 @@ def increasing(owner: str, **arguments: Any):
         raise JaxrlError(f"{owner}: {low_name}={low} is not accepted; it must be less than {high_name}={high}")
 
 
-def one_of(owner: str, accepted: Iterable[str], **arguments: Any):
-    """Checks that each argument is one of the accepted names.
+def one_of(owner: str, accepted: Iterable[Any], **arguments: Any):
+    """Checks that each argument is one of the accepted values.
 
     Raises:
       JaxrlError: naming the argument, its value and what is accepted.
@@ -105,4 +105,6 @@ def one_of(owner: str, accepted: Iterable[str], **arguments: Any):
     accepted = tuple(accepted)
     for name, value in arguments.items():
         if value not in accepted:
-            raise JaxrlError(f"{owner}: {name}={value!r} is not accepted; it must be one of {', '.join(accepted)}")
+            raise JaxrlError(
+                f"{owner}: {name}={value!r} is not accepted; it must be one of {', '.join(map(str, accepted))}"
+            )

@@ -46,9 +46,9 @@ def test_what_is_written(short, tmp_path, capsys):
     out = tmp_path / "speed.json"
     peer = printing(PEER % "600 if '32' in sys.argv else 0")
     options = {"agents": ("dqn",), "seeds": (32, 64), "peer": peer, "peer_seeds": (32,), "rounds": 2, "repeats": 3}
-    assert bench.bench(**options, peer_name="theirs", out=out) == 0
+    assert bench.bench(**options, replays=(), peer_name="theirs", out=out) == 0
     report = json.loads(out.read_text())
-    assert report.keys() == {"machine", "env", "settings", "peer", "rows"}
+    assert report.keys() == {"machine", "env", "settings", "peer", "rows", "replay_peer", "replay_rows"}
     assert report["machine"].keys() == {"date", "processor", "cores", "python", "jax"}
     assert all(report["machine"].values())
     assert report["peer"] == "theirs"
@@ -63,6 +63,27 @@ def test_what_is_written(short, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "theirs" in printed
     assert "0.50" in printed
+
+
+def test_prioritized_replay_is_measured(short, tmp_path, capsys):
+    out, peer = tmp_path / "speed.json", printing(PEER % "25 if '16384' in sys.argv else 0")
+    assert bench.bench(agents=(), replays=(2**14,), replay_peer=peer, rounds=1, repeats=3, out=out) == 0
+    report = json.loads(out.read_text())
+    assert report["rows"] == []
+    assert report["replay_peer"] == "flashbax"
+    [row] = report["replay_rows"]
+    assert (row["capacity"], row["batch_size"], row["steps_per_second"], row["ratio"]) == (16384, 64, 100, 4)
+    ours, theirs = (command[-8:] for command in short)
+    assert ours == theirs == ["--capacity", "16384", "--batch-size", "64", "--num-steps", "2000", "--repeats", "3"]
+    printed = capsys.readouterr().out
+    assert "10.000" in printed  # milliseconds
+    assert "40.000" in printed
+
+
+def test_a_measurement_of_prioritized_replay():
+    measured = bench.measure_replay(64, 8, 20, 1)
+    assert measured.keys() == {"steps_per_second", "compile_seconds"}
+    assert measured["steps_per_second"] > 100
 
 
 def test_one_measurement_as_a_process(capsys, monkeypatch):
@@ -89,7 +110,7 @@ def test_one_measurement_as_a_process(capsys, monkeypatch):
 def test_a_peer_that_fails(code, message, short, tmp_path):
     out = tmp_path / "speed.json"
     with pytest.raises(JaxrlError) as error:
-        bench.bench(agents=("ppo",), seeds=(1,), peer=printing(code), rounds=1, out=out)
+        bench.bench(agents=("ppo",), seeds=(1,), replays=(), peer=printing(code), rounds=1, out=out)
     assert message in str(error.value)
     assert str(error.value).startswith(shlex.quote(sys.executable))
     assert not out.exists()
@@ -99,8 +120,10 @@ def test_a_peer_that_fails(code, message, short, tmp_path):
     ("options", "message"),
     [
         ({"agents": ("pppo",)}, "bench: agents='pppo' is not accepted; it must be one of ppo, dqn"),
-        ({"agents": ()}, "bench: agents must hold one value at least"),
-        ({"seeds": ()}, "bench: seeds must hold one value at least"),
+        ({"agents": (), "replays": ()}, "bench: agents and seeds, or replays, must hold one value at least"),
+        ({"replays": (1000,)}, "bench: replays=1000 is not accepted; it must be one of 16384, 131072, 1048576"),
+        ({"replay_peer": "no-such-program"}, "bench: replay_peer='no-such-program' is not accepted"),
+        ({"seeds": (), "replays": ()}, "bench: agents and seeds, or replays, must hold one value at least"),
         ({"seeds": (1, 0)}, r"bench: seeds\[1\]=0 is not accepted"),
         ({"rounds": 0}, "bench: rounds=0 is not accepted"),
         ({"repeats": 0}, "bench: repeats=0 is not accepted"),
