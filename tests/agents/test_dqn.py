@@ -327,3 +327,42 @@ def test_other_errors(case, words):
     with pytest.raises(JaxrlError) as error:
         case()
     assert all(word in str(error.value) for word in words), error.value
+
+
+# ---------------------------------------------------------------- prioritized replay
+
+
+def test_an_error_that_is_not_a_number_stays_out_of_the_tree():
+    """One transition's reward is NaN: the loss shows it, and the priorities are finite, with 0 for that transition."""
+    agent = dqn(replay="prioritized", num_envs=4, replay_size=64, batch_size=64, warmup_steps=64, hidden_sizes=(4,))
+    rows = jax.tree.map(lambda x: x[None, :4], transitions())
+    rows = rows._replace(reward=rows.reward.copy())
+    rows.reward[0, 1] = np.nan
+
+    @jax.jit
+    def update(state, key):
+        return agent.update(state, rows, key, jnp.int32(64))
+
+    state, metrics = update(agent.init(jax.random.key(0), SPEC), jax.random.key(1))
+    leaves = np.asarray(state.replay.tree[-1]).ravel()
+    assert np.isnan(metrics["loss"])
+    assert leaves[1] == 0
+    assert (leaves[[0, 2, 3]] > 0).all()
+    assert all(np.isfinite(level).all() for level in state.replay.tree)
+    assert np.isfinite(state.replay.highest)
+
+
+def test_priorities_are_the_errors():
+    """What the update leaves in the tree is (|target - Q| + epsilon)^alpha of the parameters before it."""
+    agent = dqn(
+        replay="prioritized", priority_alpha=0.5, num_envs=4, replay_size=4, batch_size=4, warmup_steps=4, gamma=0.7,
+        hidden_sizes=(8,),
+    )  # fmt: skip
+    rows, state = transitions(), agent.init(jax.random.key(1), SPEC)
+    chosen = jax.tree.map(lambda x: x[None, :4], rows)
+    after, _ = jax.jit(agent.update)(state, chosen, jax.random.key(2), jnp.int32(0))
+    params = flat(state.params)
+    q = forward(params, rows.obs[:4])[0][np.arange(4), rows.action[:4]]
+    target = rows.reward[:4] + 0.7 * (1 - rows.terminated[:4]) * forward(params, rows.next_obs[:4])[0].max(-1)
+    expected = (np.abs(target - q) + 1e-3) ** 0.5
+    np.testing.assert_allclose(np.asarray(after.replay.tree[-1])[0, :4], expected, rtol=1e-4)
