@@ -16,6 +16,7 @@ import numpy as np
 import rich
 import tyro
 from episodes import FIGURES, draw_band, final_cell, new_figure, per_episode, save, train_seeds, use_all_cores
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
@@ -103,6 +104,7 @@ def draw(lengths: dict[str, np.ndarray]):
             draw_band(axes, np.arange(1, episodes + 1), *band, f"{replay} replay", color)
         axes.set(xlabel="episode", ylabel=name)
         axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_yscale("log")
     panels[0].legend(frameon=False, fontsize=10)
     return figure

@@ -86,3 +86,31 @@ def test_the_interquartile_mean_passes_its_gate(gate):
     final = results.summary["final_return"]
     assert results.summary["diverged_seeds"] == []
     assert final["iqm"] >= threshold, final
+
+
+BITS = {
+    "learning_rate": 1e-3,
+    "gamma": 0.98,
+    "rollout_length": 4,
+    "replay_size": 100_000,
+    "batch_size": 64,
+    "tau": 0.05,
+    "target_update_every": 4,
+    "hidden_sizes": (128,),
+    "epsilon_final": 0.1,
+    "epsilon_decay_steps": 20_000,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["future", "final", "episode"])
+def test_hindsight_flips_fifteen_bits(strategy):
+    """Seven and a half flips on average are needed, of which the last one costs nothing."""
+    results = jaxrl.sweep(jaxrl.dqn, "jaxrl/BitFlip-v0", num_steps=200_000, seeds=16, hindsight=strategy, **BITS)
+    assert results.summary["final_return"]["iqm"] > -8
+
+
+@pytest.mark.slow
+def test_without_hindsight_fifteen_bits_stay_as_they_are():
+    results = jaxrl.sweep(jaxrl.dqn, "jaxrl/BitFlip-v0", num_steps=200_000, seeds=16, **BITS)
+    assert results.summary["final_return"]["ci_high"] < -14

@@ -20,7 +20,7 @@ from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
-from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
 def dqn(
@@ -166,11 +166,6 @@ def dqn(
         return network(spec).apply(params, obs, rngs={"noise": key} if noisy else None)
 
     def init(key: Key, spec: Spec) -> ReplayState:
-        if not isinstance(spec.action_space, Discrete):
-            raise checks.JaxrlError(
-                f"dqn: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
-                "of a torque), or use ppo"
-            )
         obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
         params = network(spec).init(key, obs)
         return replay_learning.init_state(params, spec, optimizer, memory, (rollout_length, num_envs))

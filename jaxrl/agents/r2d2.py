@@ -267,8 +267,7 @@ def r2d2(
     learn = replay_learning.make_update(
         replay=buffer, optimizer=optimizer, prepare=prepare, target=target, loss=td_loss, metrics=("q_mean",),
         warmup_steps=warmup_steps, gradient_steps=gradient_steps, target_update_every=target_update_every, tau=tau,
-        anneal_steps=anneal_steps,
-        length=length, extras=("memory",),
+        anneal_steps=anneal_steps, length=length, extras=("memory",),
     )  # fmt: skip
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:

@@ -107,7 +107,7 @@ def make_q_network(
     if not isinstance(spec.action_space, Discrete):
         raise checks.JaxrlError(
             f"{owner}: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
-            "of a torque)"
+            "of a torque), or use naf or ppo"
         )
     hidden_sizes = tuple(hidden_sizes)
     split = len(hidden_sizes) - 1 if hidden_sizes and (noisy or dueling != "none") else len(hidden_sizes)
