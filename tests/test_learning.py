@@ -43,6 +43,19 @@ BREAKOUT = {
     "activation": "relu",
     "torso": "mlp",  # on a CPU six times as fast as the convolution
 }
+MOUNTAIN_CAR = {
+    "learning_rate": 4e-3,
+    "anneal_steps": 120_000,
+    "gamma": 0.98,
+    "rollout_length": 16,
+    "gradient_steps": 8,
+    "replay_size": 10_240,
+    "target_update_every": 608,
+    "epsilon_final": 0.07,
+    "epsilon_decay_steps": 24_000,
+    "hidden_sizes": (128, 128),
+    "activation": "tanh",
+}
 GATES = {
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
     **{
@@ -52,6 +65,10 @@ GATES = {
     **{
         f"{name}-acrobot": (jaxrl.dqn, "Acrobot-v1", {}, 100_000, 16, DQN | ACROBOT | variant, -100)
         for name, variant in VARIANTS.items()
+    },
+    **{
+        f"{name}-mountaincar": (jaxrl.dqn, "MountainCar-v0", {}, 120_000, 16, MOUNTAIN_CAR | VARIANTS[name], -130)
+        for name in ("prioritized", "n-step")
     },
     "pqn-cartpole": (jaxrl.pqn, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "pqn-acrobot": (jaxrl.pqn, "Acrobot-v1", {}, 500_000, 16, {}, -100),
