@@ -1,8 +1,10 @@
-"""Many actions: a dueling network learns the same from fewer steps, the more so the more actions there are.
+"""Many actions: is a dueling network the better, the more actions there are?
 
 A pendulum that takes one of 5 or of 25 torques, with natural and dueling DQN. An action's reward tells a dueling
 network something of the state, so of all actions in it (Wang et al. 2016, whose figure 3 has 5, 10 and 20 actions of a
 corridor). Drawn is the sum of rewards since the first step: the sooner an agent swings up, the sooner it falls no more.
+
+Over 32 seeds it is behind with 5 torques and ahead with 25, as the paper would have it, but the intervals overlap.
 
     python experiments/many_actions.py
 """
