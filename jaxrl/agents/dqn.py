@@ -16,7 +16,7 @@ from jaxrl.agents.replay_learning import Loss, ReplayState
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
-from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
+from jaxrl.networks import ACTIVATIONS, DUELING, QNetwork, make_q_network
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
@@ -131,7 +131,7 @@ def dqn(
     checks.integer("dqn", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.one_of("dqn", LOSSES, loss=loss)
     checks.one_of("dqn", ACTIVATIONS, activation=activation)
-    checks.one_of("dqn", ("mean", "max"), dueling_aggregation=dueling_aggregation)
+    checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
     replay_learning.check_schedule(
         "dqn",
         batch_size=batch_size,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.replay_learning import check_replay_size, example_trajectory
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
 from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
@@ -133,11 +134,7 @@ def nfq(
     checks.integer("nfq", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.one_of("nfq", OPTIMIZERS, optimizer=optimizer)
     checks.one_of("nfq", ACTIVATIONS, activation=activation)
-    if replay_size % (num_envs * rollout_length):
-        raise checks.JaxrlError(
-            f"nfq: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
-            f"which is {num_envs * rollout_length}"
-        )
+    check_replay_size("nfq", replay_size, num_envs * rollout_length)
     data = uniform(capacity=replay_size, batch_size=1)  # nothing is drawn from it
     fit_optimizer = OPTIMIZERS[optimizer](learning_rate)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
@@ -146,11 +143,8 @@ def nfq(
         return make_q_network("nfq", spec, torso, hidden_sizes, activation)
 
     def init(key: Key, spec: Spec) -> NFQState:
-        net, shape = network(spec), (rollout_length, num_envs)
-        obs = jnp.zeros((*shape, *spec.obs_space.shape), spec.obs_space.dtype)
-        flag, action = jnp.zeros(shape, bool), jnp.zeros(shape, spec.action_space.dtype)
-        example = Transition(obs, action, jnp.zeros(shape), flag, flag, obs, {})
-        return NFQState(spec, net.init(key, obs[0]), data.init(example, spec))
+        example = example_trajectory(spec, (rollout_length, num_envs))
+        return NFQState(spec, network(spec).init(key, example.obs[0]), data.init(example, spec))
 
     def act(state: NFQState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         q = network(state.spec).apply(state.params, obs)

@@ -12,6 +12,7 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.agents.annealing import annealed
 from jaxrl.agents.minibatch import check_sizes, scan_minibatches
 from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.normalize import normalize_observations as with_normalized_observations
@@ -192,7 +193,7 @@ def ppo(
         advantages, targets = gae(trajectory.reward, discounts, values, next_values, gae_lambda, ended)
         extras = trajectory.extras
         data = Batch(trajectory.obs, extras["policy_action"], extras["log_prob"], values, advantages, targets)
-        decay = jnp.maximum(0.0, 1.0 - step / anneal_steps) if anneal_steps else 1.0
+        decay = annealed(step, anneal_steps)
 
         def learn(carry: tuple[PyTree, PyTree], minibatch: Batch):
             params, opt_state = carry

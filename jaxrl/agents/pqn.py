@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.annealing import annealed
 from jaxrl.agents.minibatch import check_sizes, scan_minibatches
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
@@ -126,7 +127,7 @@ def pqn(
         discounts = gamma * (1.0 - trajectory.terminated)
         ended = trajectory.terminated | trajectory.truncated
         targets = lambda_returns(trajectory.reward, discounts, next_values, lambda_, ended)
-        decay = jnp.maximum(0.0, 1.0 - step / anneal_steps) if anneal_steps else 1.0
+        decay = annealed(step, anneal_steps)
 
         def learn(carry: tuple[PyTree, PyTree], minibatch: Batch):
             params, opt_state = carry

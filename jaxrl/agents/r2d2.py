@@ -14,6 +14,7 @@ from jaxrl.agents.replay_learning import Loss, ReplayState
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
+from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
 from jaxrl.networks.torsos import ACTIVATIONS
 from jaxrl.replay import Replay, Sample
@@ -181,7 +182,7 @@ def r2d2(
     checks.one_of("r2d2", LOSSES, loss=loss)
     checks.one_of("r2d2", CELLS, cell=cell)
     checks.one_of("r2d2", ACTIVATIONS, activation=activation)
-    checks.one_of("r2d2", ("mean", "max"), dueling_aggregation=dueling_aggregation)
+    checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     replay_learning.check_schedule(
         "r2d2",
         batch_size=batch_size,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.annealing import annealed
 from jaxrl.replay import NO_SLOT, Replay, Sample
 from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -53,16 +54,36 @@ def check_schedule(owner: str, *, batch_size: int, replay_size: int, warmup_step
       JaxrlError: naming the argument, its value and what is accepted.
     """
     checks.integer(owner, batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps, **counts)
-    if replay_size % added:
-        raise checks.JaxrlError(
-            f"{owner}: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
-            f"which is {added}"
-        )
+    check_replay_size(owner, replay_size, added)
     for name, value in {"replay_size": replay_size, "warmup_steps": warmup_steps}.items():
         if batch_size > value:
             raise checks.JaxrlError(
                 f"{owner}: batch_size={batch_size} is not accepted; it must be at most {name}={value}"
             )
+
+
+def check_replay_size(owner: str, replay_size: int, added: int):
+    """Checks that a replay holds a whole number of what is added at once.
+
+    Raises:
+      JaxrlError: if it does not.
+    """
+    if replay_size % added:
+        raise checks.JaxrlError(
+            f"{owner}: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
+            f"which is {added}"
+        )
+
+
+def example_trajectory(spec: Spec, shape: tuple[int, int], extras: dict[str, Array] | None = None) -> Transition:
+    """Zeros of the shapes and dtypes that a replay will hold, `[T, N, ...]`; the arguments as in `init_state`."""
+
+    def example(like: Any) -> Array:
+        return jnp.zeros((*shape, *like.shape), like.dtype)
+
+    flag, obs = example(jnp.bool(False)), example(spec.obs_space)
+    kept = jax.tree.map(example, extras or {})
+    return Transition(obs, example(spec.action_space), jnp.zeros(shape), flag, flag, obs, kept)
 
 
 def init_state(
@@ -83,15 +104,8 @@ def init_state(
       shape: (T, N).
       extras: examples of what `act` reports and the replay is to keep, of one environment.
     """
-
-    def example(like: Any) -> Array:
-        return jnp.zeros((*shape, *like.shape), like.dtype)
-
-    flag, obs = example(jnp.bool(False)), example(spec.obs_space)
-    kept = jax.tree.map(example, extras or {})
-    trajectory = Transition(obs, example(spec.action_space), jnp.zeros(shape), flag, flag, obs, kept)
-    target_params = jax.tree.map(jnp.copy, params)
-    return ReplayState(spec, params, target_params, optimizer.init(params), replay.init(trajectory, spec))
+    stored = replay.init(example_trajectory(spec, shape, extras), spec)
+    return ReplayState(spec, params, jax.tree.map(jnp.copy, params), optimizer.init(params), stored)
 
 
 def make_update(
@@ -152,7 +166,7 @@ def make_update(
             (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
             updates, opt_state = optimizer.update(grads, opt_state, params)
             if anneal_steps:
-                updates = jax.tree.map(lambda u: jnp.maximum(0.0, 1.0 - step / anneal_steps) * u, updates)
+                updates = jax.tree.map(lambda u: annealed(step, anneal_steps) * u, updates)
             seen_now = {"loss": value, **out.metrics}, sample.indices, out.errors
             return (optax.apply_updates(params, updates), opt_state), seen_now
 

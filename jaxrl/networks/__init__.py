@@ -1,13 +1,14 @@
 """Networks in flax.linen: torsos, which turn observations into features, and what stands on them."""
 
 from jaxrl.networks.noisy import NoisyDense
-from jaxrl.networks.q_network import QNetwork, make_q_network
+from jaxrl.networks.q_network import DUELING, QNetwork, make_q_network
 from jaxrl.networks.recurrent import Recurrent, RecurrentQNetwork, make_recurrent_q_network
 from jaxrl.networks.torsos import ACTIVATIONS, CNN, MLP, make_torso, orthogonal
 
 __all__ = [
     "ACTIVATIONS",
     "CNN",
+    "DUELING",
     "MLP",
     "NoisyDense",
     "QNetwork",

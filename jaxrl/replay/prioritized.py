@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxrl import checks
 from jaxrl.replay import ring, sum_tree
@@ -80,6 +81,7 @@ def prioritized(
     checks.number(owner, 0, 1, alpha=alpha, beta=beta)
     checks.number(owner, 0, open_low=True, epsilon=epsilon)
     checks.integer(owner, beta_steps=beta_steps)
+    beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
 
     def init(trajectory: Transition, spec: Spec) -> PrioritizedState:
         return PrioritizedState(ring.init(owner, capacity, trajectory, spec), sum_tree.init(capacity), jnp.float32(1.0))
@@ -90,7 +92,7 @@ def prioritized(
         return PrioritizedState(ring.write(state.ring, trajectory, step), tree, state.highest)
 
     def sample(state: PrioritizedState, key: Key, step: Array, length: int = 1) -> Sample:
-        return _sample(state, key, step, length, batch_size, capacity, _beta_at(step, beta, beta_steps), read)
+        return _sample(state, key, step, length, batch_size, capacity, beta_at(step), read)
 
     def update(state: PrioritizedState, indices: Array, td_errors: Array) -> PrioritizedState:
         slots = _known(indices, capacity)
@@ -136,6 +138,7 @@ def ranked(
     check_sizes(owner, capacity, batch_size)
     checks.number(owner, 0, 1, alpha=alpha, beta=beta)
     checks.integer(owner, beta_steps=beta_steps, sort_every=sort_every)
+    beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
 
     def priority(rank: Array) -> Array:
         return rank.astype(jnp.float32) ** -jnp.asarray(alpha, jnp.float32)
@@ -162,7 +165,7 @@ def ranked(
         return RankedState(ring.write(state.ring, trajectory, step), tree, errors, ordered)
 
     def sample(state: RankedState, key: Key, step: Array, length: int = 1) -> Sample:
-        return _sample(state, key, step, length, batch_size, capacity, _beta_at(step, beta, beta_steps), read)
+        return _sample(state, key, step, length, batch_size, capacity, beta_at(step), read)
 
     def update(state: RankedState, indices: Array, td_errors: Array) -> RankedState:
         slots = _known(indices, capacity)
@@ -192,10 +195,6 @@ def importance_weights(probabilities: Array, size: Array, beta: Array | float) -
 def _known(indices: Array, capacity: int) -> Array:
     """The slots among some indices, and `NO_SLOT` for the others: a tree has a few more leaves than there are slots."""
     return jnp.where((indices >= 0) & (indices < capacity), indices, NO_SLOT)
-
-
-def _beta_at(step: Array, beta: Array | float, beta_steps: int) -> Array:
-    return beta + (1.0 - beta) * jnp.minimum(step / beta_steps, 1.0)
 
 
 def _sample(
