@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jaxrl import agents, envs, losses, networks, normalize, planning, replay, returns
     from jaxrl.agents import (
+        a2c,
         double_q_learning,
         dqn,
         expected_sarsa,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         n_step_td,
         naf,
         nfq,
+        one_step_actor_critic,
         ppo,
         pqn,
         q_learning,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "jaxrl.agents": (
+        "a2c",
         "double_q_learning",
         "dqn",
         "expected_sarsa",
@@ -47,6 +50,7 @@ _HOMES = {
         "n_step_td",
         "naf",
         "nfq",
+        "one_step_actor_critic",
         "ppo",
         "pqn",
         "q_learning",
@@ -79,6 +83,7 @@ __all__ = [
     "Spec",
     "TrainState",
     "Transition",
+    "a2c",
     "agents",
     "double_q_learning",
     "dqn",
@@ -95,6 +100,7 @@ __all__ = [
     "networks",
     "nfq",
     "normalize",
+    "one_step_actor_critic",
     "planning",
     "ppo",
     "pqn",

@@ -283,29 +283,45 @@ def resume(words: list[str]) -> int:
 def evaluate(words: list[str]) -> int:
     """Greedy episodes of a trained run: jaxrl evaluate DIR."""
 
-    def options(directory: Annotated[pathlib.Path, _positional()], /, episodes: int = 100, draw: int = 1):
+    def options(
+        directory: Annotated[pathlib.Path, _positional()],
+        /,
+        episodes: int = 100,
+        draw: int = 1,
+        render: pathlib.Path | None = None,
+    ):
         """Run greedy episodes of each seed of a run, from its newest checkpoint.
 
         Args:
           directory: the run's folder.
           episodes: how many of each seed.
           draw: another number draws other episodes.
+          render: file (gif for an animation, png for a picture) for another episode of the seed that came out best.
         """
         import numpy as np
         from rich.console import Console
 
+        from jaxrl import render as drawing
         from jaxrl.results import Results
         from jaxrl.run import evaluations
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)
         ready, _ = folder.read_run(directory)
+        if render is not None:
+            drawing.check(ready.env, render)  # before anything compiles
         configs = ready.plan.configs
         returns = np.zeros((len(configs), ready.job.seeds, 1))
         for group, values in evaluations(ready, directory, episodes, draw):
             returns[list(group.indices), :, 0] = values.mean(axis=-1)
         metrics = {"step": np.array([ready.job.num_steps]), "eval_return": returns}
-        Console().print(Results(dataclasses.asdict(ready.job), metrics, {}, configs).table())
+        results = Results(dataclasses.asdict(ready.job), metrics, {}, configs)
+        Console().print(results.table())
+        if render is not None:
+            finite = np.where(np.isnan(returns), -np.inf, returns)
+            config, seed, _ = (int(i) for i in np.unravel_index(np.argmax(finite), finite.shape))
+            drawing.render(ready.env, drawing.episode_of_run(ready, directory, config, seed, draw), render)
+            print(f"{render}: " + ", ".join(part for part in (results.label(config), f"seed {seed}") if part))
         return 0
 
     return _call(options, words, "jaxrl evaluate")

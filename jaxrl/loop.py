@@ -145,8 +145,12 @@ def _expand(mask: Array, like: Array) -> Array:
 def _update(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, EpisodeSummary, Metrics]:
     """One turn of the loop; `env` reports episode statistics."""
     length, width = agent.rollout_length, agent.num_envs
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 1 + length * (1 + width))
-    rollout_keys = keys[1:].reshape(length, 1 + width)  # [T * (1 + N)] -> [T, 1 + N]
+    resets = width if agent.episodic else 0
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 1 + length * (1 + width) + resets)
+    rollout_keys = keys[1 + resets :].reshape(length, 1 + width)  # [T * (1 + N)] -> [T, 1 + N]
+    if agent.episodic:
+        env_state, obs = jax.vmap(env.reset)(keys[1 : 1 + resets])
+        state = state._replace(memory=agent.init_memory(width), env=env_state, obs=obs)
     moved, trajectory = collect(state, agent, env, rollout_keys)
     agent_state, metrics = agent.update(state.agent, trajectory, keys[0], state.step)
     episodes = summarize(trajectory)

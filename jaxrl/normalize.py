@@ -1,4 +1,4 @@
-"""Running statistics, and two transformations of agents that use them: scaled observations and scaled rewards."""
+"""Running statistics: agents that see scaled observations or rewards, and critics on a scale of their own (Pop-Art)."""
 
 from __future__ import annotations
 
@@ -234,3 +234,75 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
         return ScaledRewardState(statistics, carry, inner), metrics
 
     return agent._replace(init=init, act=act, update=update)
+
+
+class PopArt(NamedTuple):
+    """Scale of a critic's values: they are `sigma * output + mean`.
+
+    Attributes:
+      mean: float32 `()`, moving average of the targets.
+      mean_square: float32 `()`, that of their squares.
+      unseen: float32 `()`, the weight that the averages' first values would still have; 1 before the first update.
+    """
+
+    mean: Array
+    mean_square: Array
+    unseen: Array
+
+    @property
+    def sigma(self) -> Array:
+        """The targets' standard deviation, at least 1e-4."""
+        return jnp.sqrt(jnp.maximum(self.mean_square - jnp.square(self.mean), 1e-8))
+
+
+def init_pop_art() -> PopArt:
+    """The scale before any target was seen: mean 0 and deviation 1, so that values are what the network says."""
+    return PopArt(jnp.float32(0), jnp.float32(1), jnp.float32(1))
+
+
+def pop_art_update(scale: PopArt, targets: Array, rate: Array | float) -> PopArt:
+    """Moves a scale towards a batch of targets.
+
+    ```
+    mean <- (1 - beta) mean + beta mean(targets), the squares alike, with beta = rate / (1 - (1 - rate)^k) at update k
+    ```
+
+    Van Hasselt et al. (2016), equation 6 and the correction of beta below it: the first batch counts in full, and the
+    averages are never of values that nothing was seen of.
+
+    Args:
+      scale: so far.
+      targets: float `[...]`, of the values, on the rewards' scale.
+      rate: how much a batch counts in the long run, in (0, 1].
+
+    >>> scale = pop_art_update(init_pop_art(), jnp.array([2.0, 4.0]), 0.1)
+    >>> round(float(scale.mean), 4), round(float(scale.sigma), 4)
+    (3.0, 1.0)
+    """
+    unseen = scale.unseen * (1 - rate)
+    beta = rate / (1 - unseen)
+    mean = scale.mean + beta * (targets.mean() - scale.mean)
+    return PopArt(mean, scale.mean_square + beta * (jnp.square(targets).mean() - scale.mean_square), unseen)
+
+
+def preserve_outputs(head: dict[str, Array], old: PopArt, new: PopArt) -> dict[str, Array]:
+    """A last layer whose values on the new scale are what the given one's were on the old.
+
+    ```
+    W' = sigma W / sigma',  b' = (sigma b + mean - mean') / sigma'
+    ```
+
+    Van Hasselt et al. (2016), proposition 1.
+
+    Args:
+      head: a dense layer's `kernel` and `bias`.
+      old: the scale that it was made for.
+      new: the one that it is to be used with.
+    """
+    ratio = old.sigma / new.sigma
+    return {"kernel": head["kernel"] * ratio, "bias": head["bias"] * ratio + (old.mean - new.mean) / new.sigma}
+
+
+def denormalize(scale: PopArt | tuple, values: Array) -> Array:
+    """Values on the rewards' scale; `()` leaves them as they are."""
+    return scale.sigma * values + scale.mean if scale else values

@@ -21,8 +21,9 @@ import numpy as np
 from jaxrl import checkpoint, checks
 from jaxrl.envs import make
 from jaxrl.files import json_text
-from jaxrl.loop import init_train, num_updates, steps_per_update
+from jaxrl.loop import TrainState, init_train, num_updates, steps_per_update
 from jaxrl.program import (
+    ROW_AXES,
     Constructor,
     Group,
     Plan,
@@ -36,7 +37,7 @@ from jaxrl.program import (
 )
 from jaxrl.results import Results, diverged_seeds
 from jaxrl.statistics import final_return
-from jaxrl.types import Env
+from jaxrl.types import Agent, Env
 
 NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise
 NUM_EVALUATIONS = 10
@@ -365,10 +366,40 @@ def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -
     """
     for index, group in enumerate(ready.plan.groups):
         program = compile_for(ready, group, num_eval_episodes=num_episodes, parts=("evaluate",))
-        folder = _checkpoints(out, index)
-        with checkpoint.manager(folder) as opened:
-            found = checkpoint.restore(opened, program.shapes, in_json(ready.job))
-        if found is None:
-            raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
-        returns = np.asarray(program.evaluate(found.state, draw))[: program.num_rows]
+        returns = np.asarray(program.evaluate(_newest(ready, out, index, program), draw))[: program.num_rows]
         yield group, returns.reshape(len(group.indices), ready.job.seeds, num_episodes)
+
+
+def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Agent, TrainState]:
+    """The agent of one seed of a run, and its training state from the newest checkpoint, on one device.
+
+    Args:
+      ready: from `prepare`.
+      out: the run's folder.
+      config: the configuration's place in `ready.plan.configs`.
+      seed: the seed's number, from 0.
+
+    Raises:
+      JaxrlError: if there is no checkpoint, or it is damaged or of another program.
+    """
+    index, group = next((i, group) for i, group in enumerate(ready.plan.groups) if config in group.indices)
+    place = group.indices.index(config)
+    state = _newest(ready, out, index, compile_for(ready, group, parts=()))
+    device, row = jax.devices()[0], place * ready.job.seeds + seed
+    one = TrainState(
+        *(
+            jax.device_put(x if axis is None else jax.tree.map(lambda leaf: leaf[row], x), device)
+            for x, axis in zip(state, ROW_AXES, strict=True)
+        )
+    )
+    return ready.constructor(**group.static, **{k: float(v[place]) for k, v in group.traced.items()}), one
+
+
+def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:
+    """The training state in the newest checkpoint of a group, or an error that says how to get one."""
+    folder = _checkpoints(out, index)
+    with checkpoint.manager(folder) as opened:
+        found = checkpoint.restore(opened, program.shapes, in_json(ready.job))
+    if found is None:
+        raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
+    return found.state

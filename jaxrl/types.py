@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Array = jax.Array
 Key = jax.Array  # a typed PRNG key, as `jax.random.key` makes it
@@ -178,12 +181,15 @@ class Env(NamedTuple):
         the old one.
       spec: see `Spec`.
       model: of a finite environment whose dynamics are known, the whole of them, for planning; else None.
+      draw: `draw(env_state, axes)` draws one state on empty axes of matplotlib and sets their limits, for
+        `jaxrl.render`; None where the environment cannot draw itself.
     """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[Key, PyTree, Array], tuple[PyTree, PyTree, Outcome]]
     spec: Spec
     model: Model | None = None
+    draw: Callable[[PyTree, Axes], None] | None = None
 
 
 class Transition(NamedTuple):
@@ -216,6 +222,8 @@ class Agent(NamedTuple):
       init_memory: `init_memory(num_envs) -> memory`, what each environment's policy carries from step to step, leaves
         `[N, ...]`; `()` for most agents. The loop puts it back where an episode began.
       name: the agent's name.
+      episodic: whether every trajectory begins with new episodes. The loop then breaks off what is going on, which no
+        step is marked with, and puts the memory back.
     """
 
     init: Callable[[Key, Spec], PyTree]
@@ -225,6 +233,7 @@ class Agent(NamedTuple):
     rollout_length: int
     init_memory: Callable[[int], PyTree] = lambda num_envs: ()
     name: str = "agent"
+    episodic: bool = False
 
 
 Metrics = dict[str, Array]

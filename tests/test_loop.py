@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, dqn, evaluate, init_train, loop, make, ppo, train, train_interval, train_step
-from jaxrl.agents.ppo import ActorCritic
-from jaxrl.networks import MLP
+from jaxrl.networks import MLP, ActorCritic, PolicyHead
 from jaxrl.types import Agent, Discrete, Env, Outcome, Spec, Transition, box
 
 # ---------------------------------------------------------------- an environment and an agent to follow by hand
@@ -495,7 +494,7 @@ def test_truncation_is_not_termination():
         )  # fmt: skip
         env = Env(inner.reset, step, inner.spec)
         state, _ = train(key, agent, env, 150 * 30)
-        critic = ActorCritic(MLP((8,)), MLP((8,)), env.spec.action_space)
+        critic = ActorCritic(MLP((8,)), MLP((8,)), PolicyHead(env.spec.action_space))
         return critic.apply(state.agent.params, jnp.ones(1), method="value")
 
     keys = jax.random.split(jax.random.key(0), 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxrl.agents.a2c import a2c, one_step_actor_critic
 from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
 from jaxrl.agents.naf import naf
 from jaxrl.agents.nfq import nfq
@@ -32,6 +33,8 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "r2d2": r2d2,
     "nfq": nfq,
     "naf": naf,
+    "a2c": a2c,
+    "one_step_actor_critic": one_step_actor_critic,
     "ppo": ppo,
     "q_learning": q_learning,
     "double_q_learning": double_q_learning,
@@ -58,6 +61,7 @@ def constructor(name: str) -> Callable[..., Agent]:
 
 __all__ = [
     "AGENTS",
+    "a2c",
     "constructor",
     "double_q_learning",
     "dqn",
@@ -67,6 +71,7 @@ __all__ = [
     "n_step_td",
     "naf",
     "nfq",
+    "one_step_actor_critic",
     "ppo",
     "pqn",
     "q_learning",

@@ -13,7 +13,9 @@ from jaxrl.types import Array, Key, Metrics, PyTree
 Carry = TypeVar("Carry")
 
 
-def check_sizes(owner: str, *, num_envs: int, rollout_length: int, num_epochs: int, num_minibatches: int) -> None:
+def check_sizes(
+    owner: str, *, num_envs: int, rollout_length: int, num_epochs: int, num_minibatches: int, sequences: bool = False
+) -> None:
     """Checks the arguments of an agent that learns by `scan_minibatches`.
 
     Raises:
@@ -21,6 +23,11 @@ def check_sizes(owner: str, *, num_envs: int, rollout_length: int, num_epochs: i
     """
     checks.integer(owner, num_envs=num_envs, rollout_length=rollout_length, num_epochs=num_epochs)
     checks.integer(owner, num_minibatches=num_minibatches)
+    if sequences and num_envs % num_minibatches:
+        raise checks.JaxrlError(
+            f"{owner}: num_minibatches={num_minibatches} does not divide num_envs={num_envs}, which it must where the "
+            "policy remembers: sequences are kept whole"
+        )
     if num_envs * rollout_length % num_minibatches:
         raise checks.JaxrlError(
             f"{owner}: num_minibatches={num_minibatches} does not divide num_envs * rollout_length = "
@@ -36,17 +43,19 @@ def scan_minibatches(
     *,
     num_epochs: int,
     num_minibatches: int,
+    sequences: bool = False,
 ) -> tuple[Carry, Metrics]:
     """Learns from one minibatch after another; each epoch shuffles all steps anew, and uses each of them once.
 
     Args:
       learn: `learn(carry, minibatch) -> (carry, metrics)`; the minibatch is `data` with leaves `[B, ...]`, where
-        `B = T * N / num_minibatches`.
+        `B = T * N / num_minibatches`, or, of sequences, `[T, N / num_minibatches, ...]`.
       carry: what learning changes, such as the parameters and the optimiser's state.
       data: leaves `[T, N, ...]`.
       key: for the orders.
       num_epochs: passes over the data.
-      num_minibatches: minibatches in each of them; divides `T * N`.
+      num_minibatches: minibatches in each of them; divides `T * N`, or, of sequences, `N`.
+      sequences: whether each environment's steps stay together and in order.
 
     Returns:
       the last carry, and the metrics, leaves `[num_epochs * num_minibatches, ...]`.
@@ -57,11 +66,14 @@ def scan_minibatches(
     (18, (6, 2))
     """
     length, width = jax.tree.leaves(data)[0].shape[:2]
-    data = jax.tree.map(lambda x: x.reshape(length * width, *x.shape[2:]), data)  # [T, N, ...] -> [T * N, ...]
+    num_rows = width if sequences else length * width
+    if not sequences:
+        data = jax.tree.map(lambda x: x.reshape(num_rows, *x.shape[2:]), data)  # [T, N, ...] -> [T * N, ...]
 
     def one(carry: Carry, rows: Array) -> tuple[Carry, Metrics]:
-        return learn(carry, jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), data))
+        where = (slice(None), rows) if sequences else rows
+        return learn(carry, jax.tree.map(lambda x: x.at[where].get(mode="promise_in_bounds"), data))
 
-    orders = jax.vmap(lambda k: jax.random.permutation(k, length * width))(jax.random.split(key, num_epochs))
-    rows = orders.reshape(num_epochs * num_minibatches, -1)  # [E, T * N] -> [E * M, B]
+    orders = jax.vmap(lambda k: jax.random.permutation(k, num_rows))(jax.random.split(key, num_epochs))
+    rows = orders.reshape(num_epochs * num_minibatches, -1)  # [E, rows] -> [E * M, B]
     return jax.lax.scan(one, carry, rows)

@@ -1,75 +1,35 @@
-"""Proximal policy optimisation with the clipped objective (Schulman et al. 2017)."""
+"""Proximal policy optimisation: the clipped objective, and the adaptive penalty (Schulman et al. 2017)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import distrax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl import checks
-from jaxrl.agents.action_scale import to_action_space
-from jaxrl.agents.annealing import annealed
+from jaxrl.agents import actor_critic
+from jaxrl.agents.actor_critic import Batch, policy_and_value, whiten
 from jaxrl.agents.minibatch import check_sizes, scan_minibatches
-from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
+from jaxrl.agents.optimizer import make_optimizer
+from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
+from jaxrl.normalize import PopArt, init_pop_art
 from jaxrl.normalize import normalize_observations as with_normalized_observations
 from jaxrl.normalize import normalize_rewards as with_normalized_rewards
-from jaxrl.returns import gae
-from jaxrl.types import Agent, Array, Box, Discrete, Key, Metrics, PyTree, Space, Spec, Transition
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
 class PPOState(NamedTuple):
-    """Network parameters and the optimiser's state for them; the spec is static, not an array."""
+    """The spec, which is static; parameters; the optimiser's state; the critic's scale; the penalty's coefficient.
+
+    `scale` is `()` without Pop-Art, and `kl_coef` is `()` without a penalty.
+    """
 
     spec: Spec
     params: PyTree
     opt_state: PyTree
-
-
-class Batch(NamedTuple):
-    """What the loss needs of each transition; leaves `[T, N, ...]`, or `[B, ...]` in a minibatch."""
-
-    obs: Array
-    action: Array
-    log_prob: Array
-    value: Array
-    advantage: Array
-    target: Array
-
-
-class ActorCritic(nn.Module):
-    """A policy and a state value, on one torso or on one each."""
-
-    torso: nn.Module
-    critic_torso: nn.Module | None
-    action_space: Space
-
-    def setup(self):
-        size = self.action_space.n if isinstance(self.action_space, Discrete) else self.action_space.shape[0]
-        self.policy_head = nn.Dense(size, kernel_init=orthogonal(0.01))
-        self.value_head = nn.Dense(1, kernel_init=orthogonal(1.0))
-        if not isinstance(self.action_space, Discrete):
-            self.log_std = self.param("log_std", nn.initializers.zeros, (size,))
-
-    def __call__(self, obs: Array) -> tuple[distrax.Distribution, Array]:
-        features = self.torso(obs)
-        value_features = features if self.critic_torso is None else self.critic_torso(obs)
-        return self._policy(features), self.value_head(value_features)[..., 0]
-
-    def policy(self, obs: Array) -> distrax.Distribution:
-        return self._policy(self.torso(obs))
-
-    def value(self, obs: Array) -> Array:
-        return self.value_head((self.critic_torso or self.torso)(obs))[..., 0]
-
-    def _policy(self, features: Array) -> distrax.Distribution:
-        output = self.policy_head(features)
-        if isinstance(self.action_space, Discrete):
-            return distrax.Categorical(logits=output)
-        return distrax.MultivariateNormalDiag(output, jnp.broadcast_to(jnp.exp(self.log_std), output.shape))
+    scale: PopArt | tuple
+    kl_coef: Array | tuple
 
 
 def ppo(
@@ -80,6 +40,9 @@ def ppo(
     gae_lambda: float = 0.95,
     clip_eps: float = 0.2,
     clip_value_loss: bool = True,
+    kl_coef: float = 0.0,
+    kl_target: float = 0.01,
+    max_kl: float = 0.0,
     normalize_advantage: bool = True,
     entropy_coef: float = 0.01,
     value_coef: float = 0.5,
@@ -92,6 +55,10 @@ def ppo(
     activation: str = "tanh",
     torso: str = "auto",
     shared_torso: bool = False,
+    cell: str = "none",
+    cell_size: int = 64,
+    pop_art: bool = False,
+    pop_art_rate: float = 0.01,
     normalize_observations: bool = False,
     normalize_rewards: bool = False,
 ) -> Agent:
@@ -101,6 +68,10 @@ def ppo(
     (equation 9), with advantages by GAE (equation 11). Continuous actions are drawn from a diagonal Gaussian whose
     standard deviation does not depend on the state; where the bounds are finite, [-1, 1] of it is mapped onto them.
 
+    With `kl_coef`, a penalty on the divergence from the policy that acted stands beside the clip (equation 8), or in
+    its place if clip_eps is large. Its coefficient begins with that value, is halved after an update whose divergence
+    was below kl_target / 1.5, and doubled after one above 1.5 kl_target (section 4).
+
     Args:
       learning_rate: Adam's step size, > 0.
       anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
@@ -108,6 +79,9 @@ def ppo(
       gae_lambda: lambda of the advantage estimate, in [0, 1].
       clip_eps: how far the probability ratio may move from 1, > 0.
       clip_value_loss: whether to clip the new value's distance from the old one by clip_eps, too.
+      kl_coef: what the coefficient of the divergence's penalty begins with, >= 0; 0 is no penalty.
+      kl_target: the divergence of an update that the coefficient aims at, > 0, in nats.
+      max_kl: a minibatch whose divergence is above this ends the update's gradient steps, in nats; 0 is no limit.
       normalize_advantage: whether each minibatch's advantages are brought to mean 0 and standard deviation 1.
       entropy_coef: weight of the entropy bonus, >= 0.
       value_coef: weight of the value loss, >= 0.
@@ -115,18 +89,23 @@ def ppo(
       num_envs: environments that run in parallel.
       rollout_length: steps taken in each environment between updates.
       num_epochs: passes over each trajectory.
-      num_minibatches: minibatches in each pass; divides num_envs * rollout_length.
+      num_minibatches: minibatches in each pass; divides num_envs * rollout_length, or, with a cell, num_envs.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
       torso: mlp, cnn, or auto, which takes a cnn where observations are images.
       shared_torso: whether policy and value share all but their last layers.
+      cell: gru or lstm for a policy and a value that remember, behind the fully connected layers; none for no memory.
+        Each environment's steps then stay whole in a minibatch.
+      cell_size: the cell's units.
+      pop_art: whether the critic keeps to a scale of its own, which follows the targets' (Pop-Art).
+      pop_art_rate: how far an update moves that scale, in (0, 1].
       normalize_observations: whether observations are scaled by their running mean and standard deviation.
       normalize_rewards: whether rewards are scaled by the running standard deviation of the discounted return.
 
     Returns:
-      an `Agent`; its metrics are policy_loss, value_loss, entropy, approx_kl, clip_fraction and explained_variance,
-      means over the update's minibatches;
-      the last is of the values before the update, and at least -1.
+      an `Agent`; its metrics are policy_loss, value_loss, entropy, approx_kl and clip_fraction, means over the update's
+      minibatches; explained_variance, of the values before the update, at least -1; and kl_coef where there is a
+      penalty.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -135,41 +114,42 @@ def ppo(
       >>> ppo(learning_rate=1e-3, num_envs=8).num_envs
       8
     """
-    checks.number("ppo", 0, open_low=True, learning_rate=learning_rate, clip_eps=clip_eps, max_grad_norm=max_grad_norm)
+    checks.number("ppo", 0, open_low=True, clip_eps=clip_eps, kl_target=kl_target)
     checks.number("ppo", 0, 1, gamma=gamma, gae_lambda=gae_lambda)
-    checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef)
-    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    checks.number("ppo", 0, 1, open_low=True, pop_art_rate=pop_art_rate)
+    checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef, kl_coef=kl_coef, max_kl=max_kl)
+    remembers = cell != "none"
+    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches, "sequences": remembers}
     check_sizes("ppo", num_envs=num_envs, rollout_length=rollout_length, **sizes)
-    checks.integer("ppo", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.integer("ppo", 0, anneal_steps=anneal_steps)
-    checks.one_of("ppo", ACTIVATIONS, activation=activation)
-    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=1e-5))
+    check_network("ppo", hidden_sizes, activation, cell, cell_size)
+    optimizer = make_optimizer("ppo", "adam", learning_rate, max_grad_norm, anneal_steps)
+    # A number that is 0 leaves the code out; a traced one, which a sweep makes of several, does not.
+    penalized, limited = (isinstance(x, jax.Array) or x != 0 for x in (kl_coef, max_kl))
 
     def network(spec: Spec) -> ActorCritic:
-        new_torso = make_torso("ppo", spec, torso, hidden_sizes, activation)
-        return ActorCritic(new_torso(), None if shared_torso else new_torso(), spec.action_space)
+        return make_actor_critic(
+            "ppo", spec, torso, hidden_sizes, activation, shared_torso=shared_torso, cell=cell, cell_size=cell_size
+        )
+
+    def init_memory(num_envs: int) -> Array | tuple:
+        return jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size))) if remembers else ()
 
     def init(key: Key, spec: Spec) -> PPOState:
-        if isinstance(spec.action_space, Box) and len(spec.action_space.shape) != 1:
-            raise checks.JaxrlError(f"ppo: {spec.id} has actions of shape {spec.action_space.shape}; it needs vectors")
-        obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
-        params = network(spec).init(key, obs)
-        return PPOState(spec, params, optimizer.init(params))
+        params = actor_critic.init_params(network(spec), key, spec, init_memory(1))
+        scale = init_pop_art() if pop_art else ()
+        return PPOState(spec, params, optimizer.init(params), scale, jnp.float32(kl_coef) if penalized else ())
 
     def act(state: PPOState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
-        policy = network(state.spec).apply(state.params, obs, method="policy")
-        action, log_prob = policy.sample_and_log_prob(seed=key) if explore else (policy.mode(), jnp.zeros(len(obs)))
-        return to_action_space(action, state.spec.action_space), memory, {"policy_action": action, "log_prob": log_prob}
+        return actor_critic.act(network(state.spec), state.params, state.spec, memory, obs, key, explore)
 
-    def loss(params: PyTree, batch: Batch, spec: Spec) -> tuple[Array, Metrics]:
-        policy, value = network(spec).apply(params, batch.obs)
-        advantage = batch.advantage
-        if normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    def loss(params: PyTree, batch: Batch, spec: Spec, penalty: Array | tuple) -> tuple[Array, Metrics]:
+        policy, value = policy_and_value(network(spec), params, batch)
+        advantage = whiten(batch.advantage) if normalize_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
         policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()  # equation 7
+        kl = (ratio - 1 - log_ratio).mean()  # its mean over the old policy's actions is the divergence
         value_error = jnp.square(value - batch.target)
         if clip_value_loss:
             near = batch.value + jnp.clip(value - batch.value, -clip_eps, clip_eps)
@@ -180,34 +160,38 @@ def ppo(
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "approx_kl": (ratio - 1 - log_ratio).mean(),
+            "approx_kl": kl,
             "clip_fraction": (jnp.abs(ratio - 1) > clip_eps).mean(dtype=jnp.float32),
         }
-        return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics  # equation 9
+        total = policy_loss + value_coef * value_loss - entropy_coef * entropy  # equation 9
+        return total + penalty * kl if penalized else total, metrics  # equation 8
 
     def update(state: PPOState, trajectory: Transition, key: Key, step: Array) -> tuple[PPOState, Metrics]:
-        both = jnp.stack([trajectory.obs, trajectory.next_obs])  # [2, T, N, ...]
-        values, next_values = network(state.spec).apply(state.params, both, method="value")
-        discounts = gamma * (1.0 - trajectory.terminated)
-        ended = trajectory.terminated | trajectory.truncated
-        advantages, targets = gae(trajectory.reward, discounts, values, next_values, gae_lambda, ended)
-        extras = trajectory.extras
-        data = Batch(trajectory.obs, extras["policy_action"], extras["log_prob"], values, advantages, targets)
-        decay = annealed(step, anneal_steps)
+        params, scale, data, explained = actor_critic.make_batch(
+            network(state.spec), state.params, state.scale, trajectory, gamma, gae_lambda, pop_art_rate
+        )
 
-        def learn(carry: tuple[PyTree, PyTree], minibatch: Batch):
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, state.spec)
-            direction, opt_state = optimizer.update(grads, opt_state, params)
-            params = jax.tree.map(lambda p, d: p - learning_rate * decay * d, params, direction)
-            return (params, opt_state), metrics
+        def learn(carry: tuple[PyTree, PyTree, Array | tuple], minibatch: Batch):
+            params, opt_state, going = carry
+            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, state.spec, state.kl_coef)
+            new = optimizer.step(params, opt_state, grads, step)
+            if limited:
+                going &= (metrics["approx_kl"] <= max_kl) | (max_kl == 0)
+                new = jax.tree.map(lambda x, old: jnp.where(going, x, old), new, (params, opt_state))
+            return (*new, going), metrics
 
-        (params, opt_state), metrics = scan_minibatches(learn, (state.params, state.opt_state), data, key, **sizes)
-        metrics = jax.tree.map(jnp.mean, metrics)
-        metrics["explained_variance"] = jnp.maximum(-1.0, 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8))
-        return PPOState(state.spec, params, opt_state), metrics
+        carry = (params, state.opt_state, jnp.bool(True) if limited else ())
+        (params, opt_state, _), metrics = scan_minibatches(learn, carry, data, key, **sizes)
+        last_kl = metrics["approx_kl"][-num_minibatches:].mean()
+        metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
+        penalty = state.kl_coef
+        if penalized:
+            metrics["kl_coef"] = penalty
+            factor = jnp.where(last_kl < kl_target / 1.5, 0.5, jnp.where(last_kl > kl_target * 1.5, 2.0, 1.0))
+            penalty = jnp.clip(penalty * factor, 1e-6, 1e6)  # within what a float can come back from
+        return PPOState(state.spec, params, opt_state, scale, penalty), metrics
 
-    agent = Agent(init, act, update, num_envs, rollout_length, name="ppo")
+    agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="ppo")
     if normalize_rewards:
         agent = with_normalized_rewards(agent, gamma)
     return with_normalized_observations(agent) if normalize_observations else agent

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.annealing import annealed
 from jaxrl.agents.minibatch import check_sizes, scan_minibatches
+from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
 from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
@@ -93,16 +93,14 @@ def pqn(
       >>> pqn(num_envs=128, rollout_length=32).num_envs
       128
     """
-    checks.number("pqn", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
     checks.number("pqn", 0, 1, gamma=gamma, lambda_=lambda_)
     checks.number("pqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
     sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
     check_sizes("pqn", num_envs=num_envs, rollout_length=rollout_length, **sizes)
     checks.integer("pqn", epsilon_decay_steps=epsilon_decay_steps)
-    checks.integer("pqn", 0, anneal_steps=anneal_steps)
     checks.integer("pqn", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.one_of("pqn", ACTIVATIONS, activation=activation)
-    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_radam())
+    optimizer = make_optimizer("pqn", "radam", learning_rate, max_grad_norm, anneal_steps, ("radam",))
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
@@ -127,14 +125,11 @@ def pqn(
         discounts = gamma * (1.0 - trajectory.terminated)
         ended = trajectory.terminated | trajectory.truncated
         targets = lambda_returns(trajectory.reward, discounts, next_values, lambda_, ended)
-        decay = annealed(step, anneal_steps)
 
         def learn(carry: tuple[PyTree, PyTree], minibatch: Batch):
             params, opt_state = carry
             grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, state.spec)
-            direction, opt_state = optimizer.update(grads, opt_state, params)
-            params = jax.tree.map(lambda p, d: p - learning_rate * decay * d, params, direction)
-            return (params, opt_state), metrics
+            return optimizer.step(params, opt_state, grads, step), metrics
 
         data = Batch(trajectory.obs, trajectory.action, targets)
         (params, opt_state), metrics = scan_minibatches(learn, (state.params, state.opt_state), data, key, **sizes)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.annealing import annealed
+from jaxrl.agents.optimizer import annealed
 from jaxrl.replay import NO_SLOT, Replay, Sample
 from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
 

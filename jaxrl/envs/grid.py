@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrl.checks import JaxrlError
+from jaxrl.envs import drawing
 from jaxrl.envs.tabular import model_env
 from jaxrl.types import Env, Model
 
@@ -114,7 +115,8 @@ def grid_world(
         wind=wind,
         moves=tuple(MOVES[name] for name in moves),
     )
-    return model_env(id, model, max_steps=max_steps, layout=rows, action_names=moves)
+    env = model_env(id, model, max_steps=max_steps, layout=rows, action_names=moves)
+    return env._replace(draw=lambda state, axes: drawing.cells(rows, state.state, axes))
 
 
 def parse_layout(id: str, layout: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ gymnax is imported where it is needed, as that takes seconds. The import and the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs import grid
+from jaxrl.envs import drawing, grid
 from jaxrl.types import Array, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
 
 FAILING = {
@@ -86,7 +87,8 @@ def _with_model(env: Env, lake: Any) -> Env:
     success_rate = lake.success_rate if lake.is_slippery else 1.0
     rewards = tuple(np.asarray(lake.reward_schedule).tolist())
     model = grid.frozen_lake_model(rows, success_rate, rewards, tuple(grid.MOVES[name] for name in names))
-    return env._replace(spec=env.spec._replace(layout=rows, action_names=names), model=model)
+    spec = env.spec._replace(layout=rows, action_names=names)
+    return env._replace(spec=spec, model=model, draw=lambda state, axes: drawing.cells(rows, state.position, axes))
 
 
 def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: Any) -> Env:
@@ -124,7 +126,18 @@ def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: An
 
     limit = params.max_steps_in_episode
     max_steps = None if isinstance(limit, jax.core.Tracer) else int(limit)
-    return Env(reset, step, Spec(env_id, _space(obs_space, like=start[0]), action_space, max_steps))
+    spec = Spec(env_id, _space(obs_space, like=start[0]), action_space, max_steps)
+    return Env(reset, step, spec, draw=_drawing(base, params, spec))
+
+
+def _drawing(base: Any, params: Any, spec: Spec) -> Callable[[PyTree, Any], None] | None:
+    """How a state is drawn: classic control by hand, an environment that observes a picture as that picture."""
+    if spec.id in drawing.CLASSIC:
+        return functools.partial(drawing.CLASSIC[spec.id], params=params)
+    if len(spec.obs_space.shape) in (2, 3) and min(spec.obs_space.shape[:2]) > 1:
+        observe = jax.jit(base.get_obs)
+        return lambda state, axes: drawing.pixels(observe(state, params), axes)
+    return None
 
 
 def _constructor_arguments(env: Any) -> list[str]:

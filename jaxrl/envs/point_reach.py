@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl.envs import drawing
 from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_SPEED = 0.1  # along each axis, in one step
 RADIUS = 0.05
@@ -52,7 +57,14 @@ def point_reach() -> Env:
         return new, obs, outcome
 
     spec = Spec("jaxrl/PointReach-v0", box(-1, 1, (4,)), box(-MAX_SPEED, MAX_SPEED, (2,)), MAX_STEPS, goal=GOAL)
-    return Env(reset, step, spec)
+    return Env(reset, step, spec, draw=draw)
+
+
+def draw(state: PointReachState, axes: Axes):
+    """The point and, of its true size, the disc that it should come to, in the square."""
+    drawing.disc(axes, np.asarray(state.wanted), RADIUS, drawing.RED)
+    drawing.disc(axes, np.asarray(state.position), 0.03, drawing.BLUE)
+    drawing.field(axes, (-1.1, 1.1), (-1.1, 1.1))
 
 
 def _achieved(obs: Array) -> Array:

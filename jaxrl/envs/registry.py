@@ -8,11 +8,13 @@ from typing import Any
 
 from jaxrl import checks
 from jaxrl.envs import (
+    arm,
     bit_flip,
     brax_adapter,
     grid,
     gymnax_adapter,
     maximization_bias,
+    point,
     point_reach,
     probes,
     random_walk,
@@ -30,6 +32,9 @@ OWN: dict[str, Callable[..., Env]] = {
     "jaxrl/MaximizationBias-v0": maximization_bias.maximization_bias,
     "jaxrl/BitFlip-v0": bit_flip.bit_flip,
     "jaxrl/PointReach-v0": point_reach.point_reach,
+    "jaxrl/Point-v0": point.point,
+    "jaxrl/Arm-easy-v0": arm.arm_easy,
+    "jaxrl/Arm-hard-v0": arm.arm_hard,
     **probes.PROBES,
 }
 

@@ -116,7 +116,7 @@ def scale_rewards(env: Env, scale: float) -> Env:
         state, obs, outcome = env.step(key, state, action)
         return state, obs, outcome._replace(reward=scale * outcome.reward)
 
-    return Env(env.reset, step, env.spec._replace(goal=None))
+    return Env(env.reset, step, env.spec._replace(goal=None), draw=env.draw)
 
 
 def time_limit(env: Env, max_steps: int) -> Env:
@@ -149,7 +149,7 @@ def time_limit(env: Env, max_steps: int) -> Env:
         return TimeLimitState(inner, time), obs, outcome._replace(truncated=outcome.truncated | cut)
 
     limit = max_steps if env.spec.max_steps is None else min(max_steps, env.spec.max_steps)
-    return Env(reset, step, env.spec._replace(max_steps=limit))
+    return Env(reset, step, env.spec._replace(max_steps=limit), draw=_inner_draw(env))
 
 
 def frame_stack(env: Env, num_frames: int) -> Env:
@@ -187,7 +187,8 @@ def frame_stack(env: Env, num_frames: int) -> Env:
         return FrameStackState(inner, frames), frames, outcome._replace(next_obs=pushed)
 
     low, high = (np.concatenate([bound] * num_frames, axis=-1) for bound in (space.low, space.high))
-    return Env(reset, step, env.spec._replace(obs_space=Box(low, high, space.dtype), goal=None))
+    spec = env.spec._replace(obs_space=Box(low, high, space.dtype), goal=None)
+    return Env(reset, step, spec, draw=_inner_draw(env))
 
 
 def flatten_observations(env: Env) -> Env:
@@ -262,7 +263,7 @@ def episode_statistics(env: Env) -> Env:
         extras = {**outcome.extras, "episode_return": total, "episode_length": length}
         return state, obs, outcome._replace(extras=extras)
 
-    return Env(reset, step, env.spec)
+    return Env(reset, step, env.spec, draw=_inner_draw(env))
 
 
 def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:
@@ -271,7 +272,7 @@ def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -
     def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, PyTree, Outcome]:
         return env.step(key, state, translate(action))
 
-    return Env(env.reset, step, env.spec._replace(action_space=space))
+    return Env(env.reset, step, env.spec._replace(action_space=space), draw=env.draw)
 
 
 def _with_observations(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:
@@ -288,7 +289,12 @@ def _with_observations(env: Env, space: Space, translate: Callable[[Array], Arra
         state, obs, outcome = env.step(key, state, action)
         return state, translate(obs), outcome._replace(next_obs=translate(outcome.next_obs))
 
-    return Env(reset, step, env.spec._replace(obs_space=space, goal=None))
+    return Env(reset, step, env.spec._replace(obs_space=space, goal=None), draw=env.draw)
+
+
+def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
+    """The environment's drawing, of a state that holds its own as `env`."""
+    return None if env.draw is None else lambda state, axes: env.draw(state.env, axes)
 
 
 def _bounds(owner: str, env: Env) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Networks in flax.linen: torsos, which turn observations into features, and what stands on them."""
 
+from jaxrl.networks.actor_critic import ActorCritic, Policy, PolicyHead, Value, make_actor_critic, make_policy
 from jaxrl.networks.noisy import NoisyDense
 from jaxrl.networks.q_network import DUELING, QNetwork, make_q_network
 from jaxrl.networks.recurrent import Recurrent, RecurrentQNetwork, make_recurrent_q_network
@@ -10,10 +11,16 @@ __all__ = [
     "CNN",
     "DUELING",
     "MLP",
+    "ActorCritic",
     "NoisyDense",
+    "Policy",
+    "PolicyHead",
     "QNetwork",
     "Recurrent",
     "RecurrentQNetwork",
+    "Value",
+    "make_actor_critic",
+    "make_policy",
     "make_q_network",
     "make_recurrent_q_network",
     "make_torso",

@@ -22,6 +22,8 @@ def carry_size(cell: str, size: int) -> int:
 class Recurrent(nn.Module):
     """A recurrent layer over time: `carry [B, C], x [T, B, p] -> carries [T, B, C], h [T, B, size]`.
 
+    Where `fresh [T, B]` is given and true, an episode began with that step, and the carry before it is put back to 0.
+
     ```
     gru:   r, z = sigmoid(W x + U h + b),  n = tanh(W' x + b' + r * (U' h + c)),  h <- (1 - z) * n + z * h
     lstm:  i, f, o = sigmoid(W x + U h + b + (0, 1, 0)),  g = tanh(W' x + U' h + b'),
@@ -41,7 +43,7 @@ class Recurrent(nn.Module):
     size: int = 64
 
     @nn.compact
-    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array]:
+    def __call__(self, carry: Array, x: Array, fresh: Array | None = None) -> tuple[Array, Array]:
         gates = {"gru": 3, "lstm": 4}[self.cell]
         inputs = nn.Dense(gates * self.size, kernel_init=nn.initializers.lecun_normal(), name="inputs")(x)
         kernel = self.param("kernel", orthogonal(1.0), (self.size, gates * self.size))
@@ -62,7 +64,14 @@ class Recurrent(nn.Module):
             carry = jnp.concatenate([nn.sigmoid(leave) * jnp.tanh(c), c], axis=-1)
             return carry, carry
 
-        carries = jax.lax.scan({"gru": gru, "lstm": lstm}[self.cell], carry, inputs)[1]
+        cell = {"gru": gru, "lstm": lstm}[self.cell]
+
+        def begin_or_go_on(carry: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+            inputs, fresh = x
+            return cell(jnp.where(fresh[:, None], 0.0, carry), inputs)
+
+        scanned = (cell, inputs) if fresh is None else (begin_or_go_on, (inputs, fresh))
+        carries = jax.lax.scan(scanned[0], carry, scanned[1])[1]
         return carries, carries[..., : self.size]
 
 

@@ -42,12 +42,12 @@ def value_of(params, obs):
 
 
 def log_prob_and_entropy(params, obs, action):
-    output = dense(params["policy_head"], np.tanh(dense(params["torso"]["Dense_0"], obs)))
-    if "log_std" not in params:
+    output = dense(params["head"]["output"], np.tanh(dense(params["torso"]["Dense_0"], obs)))
+    if "log_std" not in params["head"]:
         log_probs = output - np.log(np.exp(output).sum(-1, keepdims=True))
         chosen = np.take_along_axis(log_probs, action[..., None], -1)[..., 0]
         return chosen, -(np.exp(log_probs) * log_probs).sum(-1)
-    log_std = params["log_std"]
+    log_std = params["head"]["log_std"]
     log_density = -0.5 * ((action - output) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
     entropy = (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum() * np.ones(len(obs))
     return log_density.sum(-1), entropy
@@ -273,7 +273,7 @@ def test_actions_keep_to_their_bounds():
     """Drawn widely, what the environment gets lies within the bounds and reaches both; the loss keeps the raw draw."""
     agent = ppo(hidden_sizes=(3,))
     state = agent.init(jax.random.key(0), CONTINUOUS)
-    state.params["params"]["log_std"] = jnp.array([1.0, 0.0])
+    state.params["params"]["head"]["log_std"] = jnp.array([1.0, 0.0])
     obs = jax.random.uniform(jax.random.key(1), (500, 2))
     act = jax.jit(lambda key: agent.act(state, (), obs, key, 0))
     action, memory, extras = act(jax.random.key(2))
@@ -303,8 +303,8 @@ def test_to_action_space():
 def test_discrete_actions_are_drawn_from_the_policy():
     agent = ppo(hidden_sizes=(3,))
     state = agent.init(jax.random.key(0), DISCRETE)
-    state.params["params"]["policy_head"]["bias"] = jnp.log(jnp.array([0.2, 0.7, 0.1]))
-    state.params["params"]["policy_head"]["kernel"] *= 0.0
+    state.params["params"]["head"]["output"]["bias"] = jnp.log(jnp.array([0.2, 0.7, 0.1]))
+    state.params["params"]["head"]["output"]["kernel"] *= 0.0
     obs = jnp.ones((5000, 2))
     action, _, extras = jax.jit(lambda key: agent.act(state, (), obs, key, 0))(jax.random.key(3))
     counts = np.bincount(np.asarray(action), minlength=3)
@@ -320,7 +320,7 @@ def test_greedy_actions_are_the_mode(kind):
     obs = jax.random.uniform(jax.random.key(1), (50, 2), minval=-1.0)
     _, unflat = flat(state.params)
     params = unflat(flat(state.params)[0])
-    output = dense(params["policy_head"], np.tanh(dense(params["torso"]["Dense_0"], np.asarray(obs, np.float64))))
+    output = dense(params["head"]["output"], np.tanh(dense(params["torso"]["Dense_0"], np.asarray(obs, np.float64))))
     expected = output.argmax(-1) if kind == "discrete" else np.clip(output, -1, 1) * 2 + np.array([0, 2])
     act = jax.jit(lambda key: agent.act(state, (), obs, key, 0, explore=False)[0])
     for seed in (0, 1):

@@ -14,9 +14,8 @@ import pytest
 
 from jaxrl import dqn, evaluate, make, naf, nfq, ppo, pqn, qr_dqn, r2d2, rainbow, train
 from jaxrl.agents.naf import NAFNetwork
-from jaxrl.agents.ppo import ActorCritic
 from jaxrl.agents.value_heads import categorical
-from jaxrl.networks import MLP, QNetwork
+from jaxrl.networks import MLP, ActorCritic, PolicyHead, QNetwork
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8
@@ -55,7 +54,7 @@ def naf_value(params, obs, action_space):
 
 
 def critic_value(params, obs, action_space):
-    return ActorCritic(MLP(HIDDEN), MLP(HIDDEN), action_space).apply(params, obs, method="value")
+    return ActorCritic(MLP(HIDDEN), MLP(HIDDEN), PolicyHead(action_space)).apply(params, obs, method="value")
 
 
 class Row(NamedTuple):
