@@ -241,18 +241,18 @@ class PopArt(NamedTuple):
 
     Attributes:
       mean: float32 `()`, moving average of the targets.
-      mean_square: float32 `()`, that of their squares.
+      var: float32 `()`, that of their squares less the mean's, kept as such so that a large mean costs no digits.
       unseen: float32 `()`, the weight that the averages' first values would still have; 1 before the first update.
     """
 
     mean: Array
-    mean_square: Array
+    var: Array
     unseen: Array
 
     @property
     def sigma(self) -> Array:
         """The targets' standard deviation, at least 1e-4."""
-        return jnp.sqrt(jnp.maximum(self.mean_square - jnp.square(self.mean), 1e-8))
+        return jnp.sqrt(jnp.maximum(self.var, 1e-8))
 
 
 def init_pop_art() -> PopArt:
@@ -264,7 +264,7 @@ def pop_art_update(scale: PopArt, targets: Array, rate: Array | float) -> PopArt
     """Moves a scale towards a batch of targets.
 
     ```
-    mean <- (1 - beta) mean + beta mean(targets), the squares alike, with beta = rate / (1 - (1 - rate)^k) at update k
+    mean <- (1 - beta) mean + beta mean(targets), and the squares alike, with beta = rate / (1 - (1 - rate)^k) at update k
     ```
 
     Van Hasselt et al. (2016), equation 6 and the correction of beta below it: the first batch counts in full, and the
@@ -281,8 +281,9 @@ def pop_art_update(scale: PopArt, targets: Array, rate: Array | float) -> PopArt
     """
     unseen = scale.unseen * (1 - rate)
     beta = rate / (1 - unseen)
-    mean = scale.mean + beta * (targets.mean() - scale.mean)
-    return PopArt(mean, scale.mean_square + beta * (jnp.square(targets).mean() - scale.mean_square), unseen)
+    moved = targets.mean() - scale.mean
+    var = (1 - beta) * scale.var + beta * targets.var() + beta * (1 - beta) * jnp.square(moved)
+    return PopArt(scale.mean + beta * moved, var, unseen)
 
 
 def preserve_outputs(head: dict[str, Array], old: PopArt, new: PopArt) -> dict[str, Array]:

@@ -8,6 +8,8 @@ import pytest
 
 from jaxrl import networks
 from jaxrl.checks import JaxrlError
+from jaxrl.networks import MLP, Value, make_actor_critic, make_policy
+from jaxrl.networks.actor_critic import memory_size
 from jaxrl.types import Discrete, Spec, box
 
 
@@ -147,3 +149,53 @@ def test_errors(case, words):
     with pytest.raises(JaxrlError) as error:
         case()
     assert all(word in str(error.value) for word in words), error.value
+
+
+# ---------------------------------------------------------------- actors and critics
+
+
+@pytest.mark.parametrize(("cell", "shared"), [("gru", False), ("lstm", True)])
+def test_an_actor_critic_that_remembers(cell, shared):
+    """Where an episode began it starts from nothing; step by step or at once, it says the same."""
+    fake = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
+    network = make_actor_critic("test", fake, "mlp", (3,), "tanh", shared_torso=shared, cell=cell, cell_size=4)
+    width = memory_size(shared, cell, 4)
+    obs = jax.random.normal(jax.random.key(1), (6, 2, 2))
+    next_obs = jax.random.normal(jax.random.key(2), (6, 2, 2))
+    fresh = jnp.zeros((6, 2), bool).at[3, 0].set(True).at[1, 1].set(True)
+    memory = jax.random.normal(jax.random.key(3), (2, width))
+
+    @jax.jit
+    def run():
+        params = network.init(jax.random.key(0), obs, memory)
+        policy, values = network.apply(params, obs, memory, fresh)
+        carry, logits, carries = memory, [], []
+        for t in range(6):
+            carry = jnp.where(fresh[t][:, None], 0.0, carry)
+            carry, one = network.apply(params, obs[t], carry, method="act")
+            logits.append(one.logits)
+            carries.append(carry)
+        both = network.apply(params, obs, next_obs, memory, fresh, method="values")
+        one_more = [network.apply(params, next_obs[t][None], carries[t])[1][0] for t in range(6)]
+        return policy.logits, jnp.stack(logits), values, both, jnp.stack(one_more)
+
+    at_once, step_by_step, values, both, one_more = run()
+    np.testing.assert_allclose(at_once, step_by_step, atol=1e-5)
+    np.testing.assert_allclose(both[0], values, atol=1e-6)
+    np.testing.assert_allclose(both[1], one_more, atol=1e-5)
+    assert np.abs(np.diff(at_once, axis=0)).min() > 1e-6
+
+
+def test_policies_of_both_kinds():
+    """A Gaussian begins with the deviation that is asked for; a policy alone is the head on the torso."""
+    fake = Spec("Fake-v0", box(-1, 1, (2,)), box(-1, 1, (3,)))
+    policy = make_policy("test", fake, "mlp", (4,), "tanh", log_std=-1.0)
+    params = policy.init(jax.random.key(0), jnp.zeros((1, 2)))
+    distribution = policy.apply(params, jnp.ones((5, 2)))
+    assert distribution.batch_shape == (5,)
+    np.testing.assert_allclose(distribution.stddev(), np.exp(-1.0), rtol=1e-6)
+    value = Value(MLP((4,)))
+    assert value.apply(value.init(jax.random.key(0), jnp.zeros((1, 2))), jnp.ones((7, 5, 2))).shape == (7, 5)
+    matrices = fake._replace(action_space=box(-1, 1, (2, 2)))
+    with pytest.raises(JaxrlError, match=r"test: Fake-v0 has actions of shape \(2, 2\)"):
+        make_policy("test", matrices, "mlp", (4,), "tanh")

@@ -224,3 +224,37 @@ def test_examples():
     result = doctest.testmod(norm)
     assert result.attempted >= 4
     assert result.failed == 0
+
+
+# ---------------------------------------------------------------- Pop-Art
+
+
+def test_pop_art_against_numpy():
+    """The averages are those of all batches, the newest weighted most, and nothing is left of what they began with."""
+    rng, rate = np.random.default_rng(0), 0.2
+    batches = [rng.normal(1000 * k, 10.0**k, (3, 4)).astype(np.float32) for k in range(1, 4)]
+    scale = norm.init_pop_art()
+    assert (scale.mean, scale.sigma) == (0, 1)
+    for k in range(1, 4):
+        scale = norm.pop_art_update(scale, jnp.asarray(batches[k - 1]), rate)
+        weights = np.array([rate * (1 - rate) ** (k - 1 - i) for i in range(k)])
+        weights /= weights.sum()
+        mean = sum(w * b.astype(np.float64).mean() for w, b in zip(weights, batches, strict=False))
+        square = sum(w * (b.astype(np.float64) ** 2).mean() for w, b in zip(weights, batches, strict=False))
+        np.testing.assert_allclose(scale.mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(scale.sigma, np.sqrt(square - mean**2), rtol=1e-3)
+
+
+def test_pop_art_preserves_values_and_never_divides_by_zero():
+    old = norm.PopArt(jnp.float32(3.0), jnp.float32(4.0), jnp.float32(0.5))
+    new = norm.PopArt(jnp.float32(-1.0), jnp.float32(25.0), jnp.float32(0.4))
+    head = {"kernel": jnp.array([[1.0], [-2.0]]), "bias": jnp.array([0.5])}
+    features = jnp.array([[1.0, 2.0], [0.0, -3.0]])
+    outputs = lambda head: features @ head["kernel"] + head["bias"]  # noqa: E731
+    moved = norm.preserve_outputs(head, old, new)
+    np.testing.assert_allclose(norm.denormalize(old, outputs(head)), [[-2.0], [16.0]], rtol=1e-6)
+    np.testing.assert_allclose(norm.denormalize(new, outputs(moved)), [[-2.0], [16.0]], rtol=1e-6)
+    np.testing.assert_allclose(moved["kernel"], [[0.4], [-0.8]], rtol=1e-6)
+    constant = norm.pop_art_update(norm.init_pop_art(), jnp.full(5, 7.0), 0.1)
+    assert constant.sigma > 0
+    assert norm.denormalize((), features) is features

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from slow_actor_critic import Adam, dense, descend, flat, log_prob_and_entropy, slow_gae, value_of
 
 from jaxrl import JaxrlError, init_train, make, ppo, train_step
 from jaxrl.agents.action_scale import to_action_space
@@ -17,53 +18,6 @@ SPECS = {"discrete": DISCRETE, "continuous": CONTINUOUS}
 LENGTH, NUM_ENVS = 4, 4
 
 # ---------------------------------------------------------------- an update, against NumPy in float64
-
-
-def flat(params):
-    """The parameters as one float64 vector, and a function that undoes it."""
-    leaves, structure = jax.tree.flatten(params["params"])
-    sizes = np.cumsum([x.size for x in leaves])[:-1]
-    shapes = [x.shape for x in leaves]
-
-    def unflat(vector):
-        parts = np.split(vector, sizes)
-        return jax.tree.unflatten(structure, [x.reshape(s) for x, s in zip(parts, shapes, strict=True)])
-
-    return np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves]), unflat
-
-
-def dense(layer, x):
-    return x @ layer["kernel"] + layer["bias"]
-
-
-def value_of(params, obs):
-    torso = params.get("critic_torso", params["torso"])
-    return dense(params["value_head"], np.tanh(dense(torso["Dense_0"], obs)))[..., 0]
-
-
-def log_prob_and_entropy(params, obs, action):
-    output = dense(params["head"]["output"], np.tanh(dense(params["torso"]["Dense_0"], obs)))
-    if "log_std" not in params["head"]:
-        log_probs = output - np.log(np.exp(output).sum(-1, keepdims=True))
-        chosen = np.take_along_axis(log_probs, action[..., None], -1)[..., 0]
-        return chosen, -(np.exp(log_probs) * log_probs).sum(-1)
-    log_std = params["head"]["log_std"]
-    log_density = -0.5 * ((action - output) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
-    entropy = (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum() * np.ones(len(obs))
-    return log_density.sum(-1), entropy
-
-
-def slow_gae(rows, values, next_values, gamma, lambda_):
-    advantages = np.zeros_like(values)
-    for n in range(values.shape[1]):
-        following = 0.0
-        for t in reversed(range(len(values))):
-            bootstrap = 0.0 if rows.terminated[t, n] else gamma * next_values[t, n]
-            delta = rows.reward[t, n] + bootstrap - values[t, n]
-            ended = rows.terminated[t, n] or rows.truncated[t, n]
-            following = delta + (0.0 if ended else gamma * lambda_ * following)
-            advantages[t, n] = following
-    return advantages
 
 
 def objective(params, data, case):
@@ -89,6 +43,7 @@ def objective(params, data, case):
         "clip_fraction": np.mean((ratio < 1 - clip_eps) | (ratio > 1 + clip_eps)),
     }
     total = metrics["policy_loss"] + case["value_coef"] * metrics["value_loss"]
+    total += case.get("kl_coef", 0.0) * metrics["approx_kl"]  # equation 8
     return total - case["entropy_coef"] * metrics["entropy"], metrics
 
 
@@ -101,19 +56,15 @@ def reference_update(params, rows, case):
     targets = advantages + values
     data = (rows.obs, rows.extras["policy_action"], rows.extras["log_prob"], values, advantages, targets)
     data = [x.reshape(LENGTH * NUM_ENVS, *x.shape[2:]) for x in data]
-    m, v, reports = np.zeros_like(vector), np.zeros_like(vector), []
-    for step in range(1, case["num_epochs"] + 1):
+    adam, reports = Adam(), []
+    for _ in range(case["num_epochs"]):
         reports.append(objective(unflat(vector), data, case)[1])
-        grads, width = np.zeros_like(vector), 1e-6
-        for i, unit in enumerate(np.eye(len(vector)) * width):
-            above, below = (objective(unflat(vector + sign * unit), data, case)[0] for sign in (1, -1))
-            grads[i] = (above - below) / (2 * width)
-        grads *= min(1.0, case["max_grad_norm"] / np.linalg.norm(grads))
-        m, v = 0.9 * m + 0.1 * grads, 0.999 * v + 0.001 * grads**2
-        direction = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-5)
-        vector = vector - case["learning_rate"] * direction
+        loss = lambda x: objective(unflat(x), data, case)[0]  # noqa: E731
+        vector = descend(loss, vector, case["learning_rate"], case["max_grad_norm"], adam)
     metrics = {name: np.mean([report[name] for report in reports]) for name in reports[0]}
     metrics["explained_variance"] = 1 - np.var(targets - values) / np.var(targets)
+    if "kl_coef" in case:
+        metrics["kl_coef"] = case["kl_coef"]
     return metrics, vector
 
 
@@ -125,23 +76,25 @@ CASES = {
     "shared, clip": {
         "clip_value_loss": True, "normalize_advantage": False, "max_grad_norm": 0.3, "shared_torso": True
     },
+    "penalty": {"clip_value_loss": False, "normalize_advantage": True, "max_grad_norm": 100.0, "kl_coef": 0.5},
 }  # fmt: skip
 COMBINATIONS = [
     ("discrete", "clip, normalize"),
     ("discrete", "neither"),
     ("continuous", "shared, clip"),
     ("continuous", "neither"),
+    ("discrete", "penalty"),
 ]
 
 
-def fake_trajectory(kind, log_prob_of):
+def fake_trajectory(kind, log_prob_of, off=0.5):
     """Random steps, with both kinds of ends; the old log-probabilities are off, so that ratios leave the clip."""
     rng = np.random.default_rng(1)
     lead = (LENGTH, NUM_ENVS)
     obs = rng.uniform(-1, 1, (*lead, 2)).astype(np.float32)
     policy_action = rng.integers(0, 3, lead) if kind == "discrete" else rng.normal(size=(*lead, 2)).astype(np.float32)
     ends = rng.integers(0, 6, lead)  # 0: terminated, 1: truncated
-    log_prob = log_prob_of(obs, policy_action) + rng.uniform(-0.5, 0.5, lead)
+    log_prob = log_prob_of(obs, policy_action) + rng.uniform(-off, off, lead)
     return Transition(
         obs=obs,
         action=np.full_like(policy_action, 2),  # what the environment got; the loss must not look at it
@@ -266,6 +219,73 @@ def test_the_annealed_learning_rate(epochs):
     np.testing.assert_array_equal(none, 0.0)
 
 
+# ---------------------------------------------------------------- the divergence: its penalty, and its limit
+
+
+@pytest.fixture(scope="module")
+def divergences():
+    """Updates from one fake trajectory: parameters and coefficient after, by name."""
+    state = agent_of("neither").init(jax.random.key(0), DISCRETE)
+    _, unflat = flat(state.params)
+    params = unflat(flat(state.params)[0])
+    trajectory = fake_trajectory("discrete", lambda obs, action: log_prob_and_entropy(params, obs, action)[0], 0.0)
+    cases = {
+        "one epoch": {"num_epochs": 1},
+        "limited": {"max_kl": 1e-9},
+        "unlimited": {},
+        "far": {"kl_coef": 0.5, "kl_target": 1e-6},
+        "near": {"kl_coef": 0.5, "kl_target": 1e3},
+    }
+    shared = {"learning_rate": 0.01, "num_epochs": 3}
+
+    def update(changes, trajectory):
+        agent = agent_of("neither", **(shared | changes))
+        state = agent.init(jax.random.key(0), DISCRETE)
+        after, metrics = agent.update(state, trajectory, jax.random.key(0), jnp.int32(0))
+        return jax.tree.leaves(after.params), after.kl_coef, metrics["approx_kl"]
+
+    run = jax.jit(lambda trajectory: {name: update(changes, trajectory) for name, changes in cases.items()})
+    return jax.device_get(run(trajectory))
+
+
+def test_a_limit_ends_the_update(divergences):
+    """The first epoch begins at a divergence of 0 and goes through; what comes after it does not."""
+    for one, limited, all_three in zip(
+        *(divergences[k][0] for k in ("one epoch", "limited", "unlimited")), strict=True
+    ):
+        np.testing.assert_allclose(one, limited, atol=1e-7)
+        assert np.abs(one - all_three).max() > 1e-3
+
+
+def test_the_penalty_adapts(divergences):
+    """Section 4: doubled where the policy went 1.5 times too far, halved where it went less than two thirds as far."""
+    assert divergences["far"][1] == 1.0
+    assert divergences["near"][1] == 0.25
+    assert divergences["far"][2] > 1e-5
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_what_the_loss_sees_is_what_acted():
+    """With sequences across episodes' ends and updates, the policy of the loss is the one that acted."""
+    env = make("jaxrl/Probe-truncation-v0")
+
+    def run(cell, shared_torso):
+        agent = ppo(
+            cell=cell, cell_size=3, shared_torso=shared_torso, num_envs=4, rollout_length=7, num_minibatches=2,
+            num_epochs=1, learning_rate=1e-9, hidden_sizes=(3,),
+        )  # fmt: skip
+        state = init_train(jax.random.key(0), agent, env)
+        louder = jax.tree.map(lambda x: 3 * x + 0.5 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), state.agent.params)
+        state = state._replace(agent=state.agent._replace(params=louder))
+        return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=3)[1]
+
+    metrics = jax.jit(lambda: run("lstm", shared_torso=True))()
+    assert metrics["approx_kl"].max() < 1e-8
+    assert metrics["entropy"].min() < 0.69
+
+
 # ---------------------------------------------------------------- acting
 
 
@@ -373,6 +393,12 @@ def test_normalized_observations_and_rewards():
         {"gamma": 1.01},
         {"gae_lambda": -0.1},
         {"clip_eps": 0},
+        {"kl_coef": -1.0},
+        {"kl_target": 0.0},
+        {"max_kl": -0.1},
+        {"pop_art_rate": 0.0},
+        {"cell": "rnn"},
+        {"cell_size": 0},
         {"entropy_coef": -0.01},
         {"value_coef": -1},
         {"max_grad_norm": 0.0},
@@ -395,6 +421,7 @@ def test_bad_arguments(bad):
     ("case", "words"),
     [
         (lambda: ppo(num_minibatches=3), ["ppo: num_minibatches=3", "num_envs * rollout_length", "512"]),
+        (lambda: ppo(cell="gru", num_envs=4, num_minibatches=8), ["ppo: num_minibatches=8", "num_envs=4", "sequences"]),
         (lambda: ppo(hidden_sizes=(0,)), ["ppo: hidden_sizes[0]=0"]),
         (lambda: ppo(torso="rnn").init(jax.random.key(0), DISCRETE), ["ppo: torso='rnn'"]),
         (lambda: ppo(torso="cnn").init(jax.random.key(0), DISCRETE), ["ppo: torso='cnn'", "Fake-v0", "(2,)"]),
@@ -407,7 +434,7 @@ def test_bad_arguments(bad):
             ["ppo: Fake-v0", "(2, 3)"],
         ),
     ],
-    ids=["minibatches", "hidden", "torso", "cnn", "integers", "matrices"],
+    ids=["minibatches", "sequences", "hidden", "torso", "cnn", "integers", "matrices"],
 )
 def test_other_errors(case, words):
     with pytest.raises(JaxrlError) as error:
