@@ -264,7 +264,7 @@ def pop_art_update(scale: PopArt, targets: Array, rate: Array | float) -> PopArt
     """Moves a scale towards a batch of targets.
 
     ```
-    mean <- (1 - beta) mean + beta mean(targets), and the squares alike, with beta = rate / (1 - (1 - rate)^k) at update k
+    mean <- (1 - beta) mean + beta mean(targets), and the squares alike; at update k, beta = rate / (1 - (1 - rate)^k)
     ```
 
     Van Hasselt et al. (2016), equation 6 and the correction of beta below it: the first batch counts in full, and the
@@ -280,7 +280,7 @@ def pop_art_update(scale: PopArt, targets: Array, rate: Array | float) -> PopArt
     (3.0, 1.0)
     """
     unseen = scale.unseen * (1 - rate)
-    beta = rate / (1 - unseen)
+    beta = jnp.where(scale.unseen == 1, 1.0, rate / (1 - unseen))  # exactly 1 at first, whatever rounding makes of it
     moved = targets.mean() - scale.mean
     var = (1 - beta) * scale.var + beta * targets.var() + beta * (1 - beta) * jnp.square(moved)
     return PopArt(scale.mean + beta * moved, var, unseen)
