@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -128,18 +127,16 @@ def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) 
     from PIL import Image
 
     figure, [axes] = _panels(env, states, 1)
-
-    def images() -> Iterator[Image.Image]:
-        for t in range(_length(states)):
-            axes.clear()
-            env.draw(_state(states, t), axes)
-            axes.set_title(f"{env.spec.id}, step {t}", fontsize=10)
-            figure.canvas.draw()
-            yield Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-
-    first, *others = [image.quantize(256) for image in images()]
-    options = {"save_all": True, "append_images": others, "duration": 1000 / fps, "loop": 0}
-    write_atomically(path, lambda file: first.save(file, format="GIF", **options))
+    own, images = axes.get_children(), []
+    for t in range(_length(states)):
+        for drawn in set(axes.get_children()).difference(own):  # `axes.clear` takes as long as all the rest
+            drawn.remove()
+        env.draw(_state(states, t), axes)
+        axes.set_title(f"{env.spec.id}, step {t}", fontsize=10)
+        figure.canvas.draw()
+        images.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256))
+    options = {"save_all": True, "append_images": images[1:], "duration": 1000 / fps, "loop": 0}
+    write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
 
 
 def picture(env: Env, states: PyTree, path: str | os.PathLike, num_frames: int = 6) -> None:

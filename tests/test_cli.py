@@ -16,9 +16,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxrl import JaxrlError, Results, cli
+from jaxrl import JaxrlError, Results, cli, evaluate, folder, make
 from jaxrl.agents import AGENTS
+from jaxrl.program import EVALUATION
+from jaxrl.render import episode_of_run, render
+from jaxrl.run import evaluations, trained
 from jaxrl.statistics import interquartile_mean
 
 # Long enough that there is time to kill it after its first checkpoint.
@@ -218,6 +222,55 @@ def test_evaluating_a_complete_run(whole, capfd):
     results = [jaxrl(capfd, "evaluate", whole, "--episodes", "5", *more) for more in ([], [], ["--draw", "2"])]
     assert all(result[0] == 0 for result in results)
     assert results[0] == results[1] != results[2]
+
+
+def test_rendering_the_best_seed(whole, tmp_path, capfd):
+    """The seed with the highest return in the evaluation that is printed, in an episode of its own."""
+    ready, _ = folder.read_run(whole)
+    [(_, returns)] = evaluations(ready, whole, 5, 1)
+    best = int(returns[0].mean(-1).argmax())
+    path = tmp_path / "new" / "best.png"
+    status, text, _ = jaxrl(capfd, "evaluate", whole, "--episodes", "5", "--render", path)
+    assert status == 0
+    assert "dqn on CartPole-v1: final return (greedy evaluation)" in text
+    assert text.endswith(f"{path}: seed {best}")
+    episodes = [episode_of_run(ready, whole, 0, best, draw) for draw in (1, 2)]
+    assert episodes[0].x[0] != episodes[1].x[0]
+    render(ready.env, episodes[0], tmp_path / "same.png")
+    assert (tmp_path / "same.png").read_bytes() == path.read_bytes()
+
+
+def test_the_agents_of_a_sweep_are_loaded(swept, capfd, tmp_path):
+    """What is loaded for a row earns that row's returns, in an environment that tells the rows apart."""
+    ready, _ = folder.read_run(swept)
+    env = make("CartPole-v1", max_steps_in_episode=60, gravity=30)
+    [(_, returns)] = evaluations(ready._replace(env=env), swept, 20, 1)  # [C=2, S=2, 20]
+    loaded = [trained(ready, swept, config, seed) for config in range(2) for seed in range(2)]
+    agent, states = loaded[0][0], jax.tree.map(lambda *rows: np.stack(rows), *(s.agent for _, s in loaded))
+    keys = [jax.random.fold_in(s.key, EVALUATION + s.step.astype("uint32")) for _, s in loaded]
+    keys = jax.numpy.stack([jax.random.fold_in(key, 1) for key in keys])
+    alone = jax.jit(jax.vmap(lambda key, state: evaluate(key, agent, state, env, 20)))(keys, states)
+    equal = (np.asarray(alone)[:, None] == returns.reshape(4, 20)).mean(-1)
+    assert equal.diagonal().min() >= 0.9
+    assert equal[~np.eye(4, dtype=bool)].max() <= 0.6
+    # With this gravity of 5 all stay up for the 20 steps that there are; of equals it is the first.
+    path = tmp_path / "best.gif"
+    text = jaxrl(capfd, "evaluate", swept, "--episodes", "2", "--render", path)[1]
+    assert text.endswith(f"{path}: learning_rate=0.001, seed 0")
+    with Image.open(path) as animation:
+        assert (animation.format, animation.n_frames) == ("GIF", 20)
+
+
+def test_what_cannot_be_rendered(whole, swept, tmp_path, capfd):
+    status, text, error = jaxrl(capfd, "evaluate", whole, "--render", tmp_path / "a.mp4")
+    assert (status, text) == (2, "")
+    assert error == f"jaxrl: render: {tmp_path}/a.mp4 is not accepted; it must end in .gif or .png"
+    config = json.loads((swept / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"env": "Reacher-misc", "env_params": {}}))
+    status, text, error = jaxrl(capfd, "evaluate", tmp_path, "--render", tmp_path / "a.gif")
+    assert (status, text) == (2, "")
+    assert "jaxrl: render: Reacher-misc cannot draw itself; these can: jaxrl/Corridor-v0, jaxrl/Maze-v0" in error
+    assert not list(tmp_path.glob("a.*"))
 
 
 def test_plots(whole, swept, tmp_path, capfd, monkeypatch):

@@ -37,7 +37,7 @@ def field(axes: Axes, x: tuple[float, float], y: tuple[float, float]):
 
 def disc(axes: Axes, centre: Any, radius: float, color: str):
     """A filled circle around `centre`, `[2]`, above what was drawn before."""
-    angle = np.linspace(0, 2 * np.pi, 48)
+    angle = np.linspace(0, 2 * np.pi, 49)
     axes.fill(centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle), color=color, lw=0, zorder=3)
 
 
@@ -106,7 +106,7 @@ def mountain_car(state: Any, axes: Axes, params: Any):
     rod(axes, np.stack([x, height(x)], -1), GREY, 2)
     rod(axes, [(goal, height(goal)), (goal, height(goal) + 0.2)], DARK, 1.5)
     axes.fill([goal, goal + 0.1, goal], height(goal) + np.array([0.2, 0.16, 0.12]), color=ORANGE, lw=0)
-    disc(axes, (position, height(position) + 0.045), 0.045, BLUE)
+    disc(axes, (position, height(position) + 0.05), 0.05, BLUE)
     field(axes, (low - 0.05, high + 0.1), (0, 1.3))
 
 
