@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxrl import agents, envs, losses, networks, normalize, planning, replay, returns
+    from jaxrl import agents, envs, losses, networks, normalize, parallel, planning, render, replay, returns
     from jaxrl.agents import (
         a2c,
+        a3c,
+        acer,
+        cem,
         double_q_learning,
+        dppo,
         dqn,
         expected_sarsa,
+        hill_climbing,
         monte_carlo,
         n_step_sarsa,
         n_step_td,
         naf,
         nfq,
+        npg,
         one_step_actor_critic,
         ppo,
         pqn,
@@ -27,9 +33,11 @@ if TYPE_CHECKING:
         qr_dqn,
         r2d2,
         rainbow,
+        reinforce,
         sarsa,
         sarsa_lambda,
         td,
+        trpo,
     )
     from jaxrl.checks import JaxrlError
     from jaxrl.envs import make
@@ -42,14 +50,20 @@ if TYPE_CHECKING:
 _HOMES = {
     "jaxrl.agents": (
         "a2c",
+        "a3c",
+        "acer",
+        "cem",
         "double_q_learning",
+        "dppo",
         "dqn",
         "expected_sarsa",
+        "hill_climbing",
         "monte_carlo",
         "n_step_sarsa",
         "n_step_td",
         "naf",
         "nfq",
+        "npg",
         "one_step_actor_critic",
         "ppo",
         "pqn",
@@ -57,9 +71,11 @@ _HOMES = {
         "qr_dqn",
         "r2d2",
         "rainbow",
+        "reinforce",
         "sarsa",
         "sarsa_lambda",
         "td",
+        "trpo",
     ),
     "jaxrl.checks": ("JaxrlError",),
     "jaxrl.envs": ("make",),
@@ -70,7 +86,18 @@ _HOMES = {
     "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("agents", "envs", "losses", "networks", "normalize", "planning", "replay", "returns")
+_MODULES = (
+    "agents",
+    "envs",
+    "losses",
+    "networks",
+    "normalize",
+    "parallel",
+    "planning",
+    "render",
+    "replay",
+    "returns",
+)
 
 __all__ = [
     "Agent",
@@ -84,12 +111,17 @@ __all__ = [
     "TrainState",
     "Transition",
     "a2c",
+    "a3c",
+    "acer",
     "agents",
+    "cem",
     "double_q_learning",
+    "dppo",
     "dqn",
     "envs",
     "evaluate",
     "expected_sarsa",
+    "hill_climbing",
     "init_train",
     "losses",
     "make",
@@ -100,7 +132,9 @@ __all__ = [
     "networks",
     "nfq",
     "normalize",
+    "npg",
     "one_step_actor_critic",
+    "parallel",
     "planning",
     "ppo",
     "pqn",
@@ -108,6 +142,8 @@ __all__ = [
     "qr_dqn",
     "r2d2",
     "rainbow",
+    "reinforce",
+    "render",
     "replay",
     "returns",
     "sarsa",
@@ -117,6 +153,7 @@ __all__ = [
     "train",
     "train_interval",
     "train_step",
+    "trpo",
 ]
 
 

@@ -235,3 +235,80 @@ def test_rainbow_ablation(deep_study, tmp_path):
     assert numbers["Breakout-MinAtar"]["DQN"].shape == (2,)
     for variant in ablation.VARIANTS:
         assert ablation.ablated(variant=variant).name == "rainbow"
+
+
+def test_policy_gradient_estimators(deep_study, tmp_path):
+    study, names = deep_study("policy_gradient_estimators"), ("total return", "reward to go less baseline")
+    numbers = study.main(seeds=2, steps=8_000, eval_episodes=1, estimators=names, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    total, to_go = (numbers[name]["episode_return"] for name in names)
+    assert total.shape == (2, 4)
+    assert np.all(total[:, 0] == to_go[:, 0])  # neither has learnt anything
+    assert np.all(total[:, 3] != to_go[:, 3])
+    assert all(found["eval_return"].shape == (2,) for found in numbers.values())
+    assert all(study.agent(weight=name).name == "reinforce" for name in study.ESTIMATORS)
+
+
+def test_linear_baseline(deep_study, tmp_path):
+    study, sizes = deep_study("linear_baseline"), {"seeds": 2, "iterations": 3, "eval_episodes": 1}
+    numbers = study.main(**sizes, variants=("vanilla", "linear baseline"), out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    vanilla, linear = numbers["vanilla"], numbers["linear baseline"]
+    assert vanilla["episode_return"].shape == (2, 3)
+    assert np.all(vanilla["episode_return"][:, 0] == linear["episode_return"][:, 0])  # neither has learnt anything
+    np.testing.assert_allclose(vanilla["explained_variance"], 0, atol=1e-5)
+    assert np.all(linear["explained_variance"][:, 1:] > 0.3)  # the first iteration has nothing to go by
+    for variant in study.VARIANTS:
+        agent = study.agent(variant=variant)
+        assert (agent.num_envs, agent.rollout_length) == (100, 100)
+
+
+def test_optimizers(deep_study, tmp_path):
+    numbers = deep_study("optimizers").main(
+        seeds=4, steps=6_000, num_rates=2, optimizers=("sgd", "adam"), out=tmp_path / "figure.png"
+    )
+    assert (tmp_path / "figure.png").exists()
+    assert list(numbers) == ["sgd", "adam"]
+    for found in numbers.values():
+        assert found["score"].shape == (2, 4)
+        assert found["episode_return"].shape == (2, 3)
+        np.testing.assert_allclose(found["score"][found["best"], 2:], found["episode_return"].mean(axis=1), rtol=1e-5)
+
+
+def test_the_best_rate_is_chosen_by_one_half_and_shown_by_the_other(study):
+    returns = np.array([[1.0, 1, 9, 9], [2, 2, 5, 6], [8, 8, 8, 8]])[..., None] * np.ones(3)
+    diverged = np.full((3, 4), np.inf)
+    diverged[2] = 100  # its values are NaN from there on
+    returns[2, :, 1:] = np.nan
+    results = types.SimpleNamespace(values=lambda metric: returns, first_bad_step=lambda: diverged)
+    found = study("optimizers").summarize(results, (0.1, 0.2, 0.3))
+    assert found["best"] == 1
+    np.testing.assert_array_equal(found["score"], [[1, 1, 9, 9], [2, 2, 5, 6], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(found["episode_return"], np.array([[5], [6]]) * np.ones(3))
+
+
+def test_trpo(deep_study, tmp_path, capsys):
+    trpo = deep_study("trpo")
+    sizes = {"seeds": 3, "iterations": 4, "batch": 400, "problems": ("jaxrl/Point-v0",)}
+    numbers = trpo.main(**sizes, out=tmp_path / "figure.png")["jaxrl/Point-v0"]
+    assert (tmp_path / "figure.png").exists()
+    printed = capsys.readouterr().out
+    assert "TRPO on jaxrl/Point-v0, 3 seeds" in printed
+    assert f"{numbers['return_mean'][:, 2].mean():.4g}" in printed
+    assert numbers["eval_return"].shape == (3,)
+    for name in trpo.METRICS:
+        assert numbers[name].shape == (3, 4)
+        assert np.all(np.isfinite(numbers[name]))
+    assert np.all(numbers["kl_mean"] <= np.float32(0.01))
+    assert np.all(numbers["num_trajectories"] >= 4)
+
+
+def test_cross_entropy(deep_study, tmp_path):
+    agents = ("decreasing noise", "hill climbing")
+    sizes = {"seeds": 3, "scale": 0.1, "eval_episodes": 8, "problems": ("CartPole-v1",), "agents": agents}
+    numbers = deep_study("cross_entropy").main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    assert tuple(numbers["CartPole-v1"]) == agents
+    for returns in numbers["CartPole-v1"].values():
+        assert returns.shape == (3, 2)
+        assert returns[:, -1].mean() > 35  # at random about 20

@@ -56,7 +56,22 @@ MOUNTAIN_CAR = {
     "hidden_sizes": (128, 128),
     "activation": "tanh",
 }
+REMEMBERS = {"num_envs": 16, "cell": "gru", "learning_rate": 1e-3}
+PENDULUM = {"gamma": 0.95, "entropy_coef": 0.0}
 GATES = {
+    "a2c-cartpole": (jaxrl.a2c, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "acer-cartpole": (jaxrl.acer, "CartPole-v1", {}, 200_000, 16, {}, 475),
+    "acer-pendulum": (
+        jaxrl.acer,
+        "Pendulum-v1",
+        {},
+        100_000,
+        16,
+        PENDULUM | {"learning_rate": 2e-3, "clip_rho": 5.0, "num_envs": 8, "rollout_length": 16},
+        -250,
+    ),
+    "cem-cartpole": (jaxrl.cem, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "hill-climbing-cartpole": (jaxrl.hill_climbing, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
     **{
         f"{name}-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 200_000, 16, DQN | CARTPOLE | variant, 475)

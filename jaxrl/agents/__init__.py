@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxrl.agents.a2c import a2c, one_step_actor_critic
+from jaxrl.agents.a3c import a3c
+from jaxrl.agents.acer import acer
+from jaxrl.agents.cem import cem
+from jaxrl.agents.dppo import dppo
 from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
+from jaxrl.agents.hill_climbing import hill_climbing
 from jaxrl.agents.naf import naf
 from jaxrl.agents.nfq import nfq
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.pqn import pqn
 from jaxrl.agents.r2d2 import r2d2
+from jaxrl.agents.reinforce import reinforce
 from jaxrl.agents.tabular import (
     double_q_learning,
     expected_sarsa,
@@ -22,6 +28,7 @@ from jaxrl.agents.tabular import (
     sarsa_lambda,
     td,
 )
+from jaxrl.agents.trpo import npg, trpo
 from jaxrl.checks import unknown_name
 from jaxrl.types import Agent
 
@@ -33,9 +40,17 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "r2d2": r2d2,
     "nfq": nfq,
     "naf": naf,
-    "a2c": a2c,
+    "reinforce": reinforce,
     "one_step_actor_critic": one_step_actor_critic,
+    "a2c": a2c,
+    "a3c": a3c,
+    "acer": acer,
+    "npg": npg,
+    "trpo": trpo,
     "ppo": ppo,
+    "dppo": dppo,
+    "cem": cem,
+    "hill_climbing": hill_climbing,
     "q_learning": q_learning,
     "double_q_learning": double_q_learning,
     "sarsa": sarsa,
@@ -62,15 +77,21 @@ def constructor(name: str) -> Callable[..., Agent]:
 __all__ = [
     "AGENTS",
     "a2c",
+    "a3c",
+    "acer",
+    "cem",
     "constructor",
     "double_q_learning",
+    "dppo",
     "dqn",
     "expected_sarsa",
+    "hill_climbing",
     "monte_carlo",
     "n_step_sarsa",
     "n_step_td",
     "naf",
     "nfq",
+    "npg",
     "one_step_actor_critic",
     "ppo",
     "pqn",
@@ -78,7 +99,9 @@ __all__ = [
     "qr_dqn",
     "r2d2",
     "rainbow",
+    "reinforce",
     "sarsa",
     "sarsa_lambda",
     "td",
+    "trpo",
 ]

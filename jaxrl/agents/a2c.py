@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -122,13 +123,8 @@ def a2c(
         return actor_critic.act(network(state.spec), state.params, state.spec, memory, obs, key, explore)
 
     def loss(params: PyTree, batch: Batch, spec: Spec) -> tuple[Array, Metrics]:
-        policy, value = policy_and_value(network(spec), params, batch)
-        advantage = whiten(batch.advantage) if normalize_advantage else batch.advantage
-        policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
-        value_loss = 0.5 * jnp.square(value - batch.target).mean()
-        entropy = policy.entropy().mean()
-        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics
+        weights = {"value_coef": value_coef, "entropy_coef": entropy_coef}
+        return a2c_loss(network(spec), params, batch, **weights, normalize_advantage=normalize_advantage)
 
     def update(state: A2CState, trajectory: Transition, key: Key, step: Array) -> tuple[A2CState, Metrics]:
         params, scale, batch, explained = actor_critic.make_batch(
@@ -142,6 +138,36 @@ def a2c(
     if normalize_rewards:
         agent = with_normalized_rewards(agent, gamma)
     return with_normalized_observations(agent) if normalize_observations else agent
+
+
+def a2c_loss(
+    network: ActorCritic,
+    params: PyTree,
+    batch: Batch,
+    *,
+    value_coef: Array | float,
+    entropy_coef: Array | float,
+    normalize_advantage: bool,
+    average: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Array, Metrics]:
+    """What `a2c` descends on, a mean over the batch, and its parts.
+
+    Args:
+      network: the environment's.
+      params: of it.
+      batch: whose advantages and targets are constants.
+      value_coef: weight of the value loss.
+      entropy_coef: weight of the entropy bonus.
+      normalize_advantage: whether the advantages are brought to mean 0 and standard deviation 1.
+      average: as `whiten` takes it.
+    """
+    policy, value = policy_and_value(network, params, batch)
+    advantage = whiten(batch.advantage, average) if normalize_advantage else batch.advantage
+    policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
+    value_loss = 0.5 * jnp.square(value - batch.target).mean()
+    entropy = policy.entropy().mean()
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics
 
 
 one_step_actor_critic = preset(

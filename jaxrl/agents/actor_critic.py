@@ -113,6 +113,12 @@ def make_batch(
     return params, scale, batch, explained
 
 
-def whiten(advantages: Array) -> Array:
-    """Brought to mean 0 and standard deviation 1."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+def whiten(advantages: Array, average: Callable[[Array], Array] = lambda x: x) -> Array:
+    """Brought to mean 0 and standard deviation 1.
+
+    Args:
+      advantages: `[...]`.
+      average: from a mean over these to one over all there are, where others work on the rest.
+    """
+    centred = advantages - average(advantages.mean())
+    return centred / (jnp.sqrt(average(jnp.square(centred).mean())) + 1e-8)

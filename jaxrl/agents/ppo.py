@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl import checks
 from jaxrl.agents import actor_critic
 from jaxrl.agents.actor_critic import Batch, policy_and_value, whiten
-from jaxrl.agents.minibatch import check_sizes, scan_minibatches
+from jaxrl.agents.minibatch import WORKER, check_sizes, scan_minibatches
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
 from jaxrl.normalize import PopArt, init_pop_art
@@ -51,6 +51,7 @@ def ppo(
     rollout_length: int = 128,
     num_epochs: int = 4,
     num_minibatches: int = 4,
+    num_workers: int = 1,
     hidden_sizes: tuple[int, ...] = (64, 64),
     activation: str = "tanh",
     torso: str = "auto",
@@ -90,6 +91,9 @@ def ppo(
       rollout_length: steps taken in each environment between updates.
       num_epochs: passes over each trajectory.
       num_minibatches: minibatches in each pass; divides num_envs * rollout_length, or, with a cell, num_envs.
+      num_workers: parts that the environments are split into; divides num_envs. Each worker draws its minibatches from
+        its own part alone (so num_minibatches divides that), and their gradients are averaged (Heess et al. 2017).
+        `jaxrl.parallel` lays the parts on several devices.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
       torso: mlp, cnn, or auto, which takes a cnn where observations are images.
@@ -119,12 +123,16 @@ def ppo(
     checks.number("ppo", 0, 1, open_low=True, pop_art_rate=pop_art_rate)
     checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef, kl_coef=kl_coef, max_kl=max_kl)
     remembers = cell != "none"
-    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches, "sequences": remembers}
+    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    sizes |= {"sequences": remembers, "num_workers": num_workers}
     check_sizes("ppo", num_envs=num_envs, rollout_length=rollout_length, **sizes)
     check_network("ppo", hidden_sizes, activation, cell, cell_size)
     optimizer = make_optimizer("ppo", "adam", learning_rate, max_grad_norm, anneal_steps)
     # A number that is 0 leaves the code out; a traced one, which a sweep makes of several, does not.
     penalized, limited = (isinstance(x, jax.Array) or x != 0 for x in (kl_coef, max_kl))
+
+    def average(tree: PyTree) -> PyTree:
+        return jax.lax.pmean(tree, WORKER) if num_workers > 1 else tree
 
     def network(spec: Spec) -> ActorCritic:
         return make_actor_critic(
@@ -144,7 +152,7 @@ def ppo(
 
     def loss(params: PyTree, batch: Batch, spec: Spec, penalty: Array | tuple) -> tuple[Array, Metrics]:
         policy, value = policy_and_value(network(spec), params, batch)
-        advantage = whiten(batch.advantage) if normalize_advantage else batch.advantage
+        advantage = whiten(batch.advantage, average) if normalize_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
@@ -173,7 +181,7 @@ def ppo(
 
         def learn(carry: tuple[PyTree, PyTree, Array | tuple], minibatch: Batch):
             params, opt_state, going = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, state.spec, state.kl_coef)
+            grads, metrics = average(jax.grad(loss, has_aux=True)(params, minibatch, state.spec, state.kl_coef))
             new = optimizer.step(params, opt_state, grads, step)
             if limited:
                 going &= (metrics["approx_kl"] <= max_kl) | (max_kl == 0)

@@ -12,10 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import dqn, evaluate, make, naf, nfq, ppo, pqn, qr_dqn, r2d2, rainbow, train
+from jaxrl import (
+    a2c,
+    a3c,
+    acer,
+    cem,
+    dppo,
+    dqn,
+    evaluate,
+    hill_climbing,
+    make,
+    naf,
+    nfq,
+    npg,
+    one_step_actor_critic,
+    ppo,
+    pqn,
+    qr_dqn,
+    r2d2,
+    rainbow,
+    reinforce,
+    train,
+    trpo,
+)
+from jaxrl.agents.acer_networks import Critic
 from jaxrl.agents.naf import NAFNetwork
 from jaxrl.agents.value_heads import categorical
-from jaxrl.networks import MLP, ActorCritic, PolicyHead, QNetwork
+from jaxrl.networks import MLP, ActorCritic, Policy, PolicyHead, QNetwork
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8
@@ -57,6 +80,11 @@ def critic_value(params, obs, action_space):
     return ActorCritic(MLP(HIDDEN), MLP(HIDDEN), PolicyHead(action_space)).apply(params, obs, method="value")
 
 
+def acer_value(params, obs, action_space):
+    policy = Policy(MLP(HIDDEN), PolicyHead(action_space)).apply(params.policy, obs)
+    return Critic(MLP(HIDDEN), action_space, HIDDEN[-1]).apply(params.critic, obs, policy, method="value")
+
+
 class Row(NamedTuple):
     """An agent to be probed.
 
@@ -77,6 +105,16 @@ class Row(NamedTuple):
 
 SHARED = {"gamma": GAMMA, "learning_rate": 0.01, "hidden_sizes": HIDDEN, "num_envs": 4}
 PPO = ppo(**SHARED, rollout_length=16, num_minibatches=2, clip_value_loss=False, entropy_coef=0.0)
+ON_POLICY = SHARED | {"rollout_length": 16, "entropy_coef": 0.0}
+DPPO = dppo(**ON_POLICY, num_workers=2, num_minibatches=2, clip_value_loss=False)
+REMEMBERS = ppo(**ON_POLICY, cell="gru", cell_size=8, num_minibatches=2, clip_value_loss=False)
+SHORT = ON_POLICY | {"rollout_length": 5, "optimizer": "adam", "anneal_steps": 8_000}
+A2C = a2c(**SHORT)
+ONE_STEP = one_step_actor_critic(**ON_POLICY | {"rollout_length": 1, "num_envs": 8})
+ACER = acer(
+    **SHARED, rollout_length=5, replay_size=1000, batch_size=8, warmup_steps=100, replay_ratio=2, entropy_coef=0.0
+)
+A3C = a3c(**SHORT, num_workers=2, delay=2)
 REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "epsilon_decay_steps": 1000}
 DQN = dqn(**SHARED, **REPLAY, target_update_every=20)
 DOUBLE_DQN = dqn(**SHARED, **REPLAY, target_update_every=4, tau=0.1, double=True)
@@ -93,6 +131,15 @@ FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_grad
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {
     "ppo": Row(PPO, 4_000, Discrete(2), critic_value),
+    "dppo": Row(DPPO, 4_000, Discrete(2), critic_value),
+    "ppo remembers": Row(REMEMBERS, 6_000, Discrete(2), None),
+    "a2c": Row(A2C, 8_000, Discrete(2), critic_value),
+    "one_step_actor_critic": Row(ONE_STEP, 16_000, Discrete(2), critic_value),
+    "a3c": Row(A3C, 8_000, Discrete(2), critic_value),
+    "acer": Row(ACER, 4_000, Discrete(2), acer_value),
+    "acer continuous": Row(ACER, 4_000, TORQUE, acer_value),
+    "cem": Row(cem(num_elites=5, num_envs=20, rollout_length=16, hidden_sizes=HIDDEN), 4_000, Discrete(2), None),
+    "hill_climbing": Row(hill_climbing(num_envs=20, rollout_length=16), 4_000, Discrete(2), None),
     "ppo continuous": Row(PPO, 6_000, TORQUE, critic_value),
     "dqn": Row(DQN, 4_000, Discrete(2), q_value),
     "dqn double": Row(DOUBLE_DQN, 4_000, Discrete(2), q_value),

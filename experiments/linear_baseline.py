@@ -1,0 +1,104 @@
+"""A linear baseline and whitened advantages against REINFORCE as it is, on a CartPole of 100 steps.
+
+Each iteration has 100 environments begin anew and act for 100 steps, the time limit; then comes one gradient step. The
+baseline is linear in the observation, its square and powers of the time (Duan et al. 2016). Whitening takes a mean from
+the advantages as well, the same one for all states.
+
+    python experiments/linear_baseline.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+import tyro
+from episodes import FIGURES, draw_band, final_cell, new_figure, save, use_all_cores
+from rich.table import Table
+
+import jaxrl
+from jaxrl import Results
+from jaxrl.agents.reinforce import reinforce
+from jaxrl.plot import PALETTE
+from jaxrl.statistics import finite_mean
+from jaxrl.types import Agent
+
+VARIANTS = {
+    "vanilla": {"baseline": "none", "normalize_advantage": False},
+    "whitened": {"baseline": "none", "normalize_advantage": True},
+    "linear baseline": {"baseline": "linear", "normalize_advantage": False},
+    "linear baseline, whitened": {"baseline": "linear", "normalize_advantage": True},
+}
+TRAJECTORIES = 100
+LENGTH = 100
+
+
+def main(
+    seeds: int = 32,
+    iterations: int = 20,
+    eval_episodes: int = 10,
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    out: pathlib.Path = FIGURES / "linear_baseline.png",
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns of REINFORCE with and without a linear baseline and whitening, over many seeds.
+
+    Args:
+      seeds: how many runs of each variant.
+      iterations: updates of each run.
+      eval_episodes: greedy episodes of the last evaluation.
+      variants: keys of `VARIANTS`.
+      out: where to write the figure.
+
+    Returns:
+      by variant: `episode_return` and `explained_variance`, `[S, iterations]`, and `eval_return`, `[S]`, of the last
+      greedy evaluation.
+    """
+    size = TRAJECTORIES * LENGTH
+    results = jaxrl.sweep(
+        agent, "CartPole-v1", num_steps=iterations * size, seeds=seeds, log_every=size, eval_every=iterations * size,
+        eval_episodes=eval_episodes, env_params={"max_steps_in_episode": LENGTH}, variant=list(variants),
+    )  # fmt: skip
+    rich.print(tabulate(results, variants))
+    save(draw(results, variants), out)
+    return {
+        name: {metric: results.metrics[metric][i] for metric in ("episode_return", "explained_variance")}
+        | {"eval_return": results.final("eval_return")[i]}
+        for i, name in enumerate(variants)
+    }
+
+
+def agent(*, variant: str) -> Agent:
+    """REINFORCE of `VARIANTS`."""
+    return reinforce(
+        learning_rate=0.1, num_envs=TRAJECTORIES, rollout_length=LENGTH, hidden_sizes=(32,), **VARIANTS[variant]
+    )
+
+
+def tabulate(results: Results, variants: tuple[str, ...]) -> Table:
+    table = Table(title=f"CartPole of {LENGTH} steps, {results.num_seeds:,} seeds: return, IQM (95 % interval)")
+    for name in ("REINFORCE", "over the run", "at its end", "greedy"):
+        table.add_column(name, justify="left" if name == "REINFORCE" else "right")
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
+    for name, *cells in zip(variants, *columns, strict=True):
+        table.add_row(name, *map(final_cell, cells))
+    return table
+
+
+def draw(results: Results, variants: tuple[str, ...]):
+    title = f"REINFORCE on a CartPole of {LENGTH} steps, {results.num_seeds:,} seeds: IQM and 95 % interval"
+    figure, (axes,) = new_figure(title)
+    steps, *curves = results.curve()
+    iterations = steps // (TRAJECTORIES * LENGTH)
+    for name, color, *band in zip(variants, PALETTE, *curves, strict=False):
+        draw_band(axes, iterations, *band, name, color)
+    axes.set_xlabel(f"iterations of {TRAJECTORIES} x {LENGTH} steps")
+    axes.set_ylabel("return per episode")
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=10, loc="lower right")
+    return figure
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)

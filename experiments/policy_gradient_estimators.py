@@ -1,0 +1,94 @@
+"""Policy gradients: what may an action's probability be weighed by? The less noise, the sooner it learns.
+
+REINFORCE on CartPole-v1 with the return of the whole episode, which counts rewards from before the action too, and with
+the reward to go, the discounted return from the action on; each as it is, and less a linear baseline. All four are
+right on average (Sutton and Barto 2018, section 13.4; Schulman et al. 2016, section 2, lists them).
+
+Over 32 seeds each step helps, and the intervals keep apart: the total return is far behind, a baseline is worth more to
+it than leaving out the past, and both together are best.
+
+    python experiments/policy_gradient_estimators.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+import tyro
+from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
+from rich.table import Table
+
+import jaxrl
+from jaxrl import Results
+from jaxrl.agents.reinforce import reinforce
+from jaxrl.statistics import finite_mean
+from jaxrl.types import Agent
+
+ESTIMATORS = {
+    "total return": {"estimator": "total_return", "baseline": "none"},
+    "total return less baseline": {"estimator": "total_return", "baseline": "linear"},
+    "reward to go": {"estimator": "reward_to_go", "baseline": "none"},
+    "reward to go less baseline": {"estimator": "reward_to_go", "baseline": "linear"},
+}
+
+
+def main(
+    seeds: int = 32,
+    steps: int = 240_000,
+    eval_episodes: int = 10,
+    estimators: tuple[str, ...] = tuple(ESTIMATORS),
+    out: pathlib.Path = FIGURES / "policy_gradient_estimators.png",
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns of REINFORCE with four estimators of the policy gradient, over many seeds.
+
+    Args:
+      seeds: how many runs of each estimator.
+      steps: environment steps of each run.
+      eval_episodes: greedy episodes of the last evaluation.
+      estimators: keys of `ESTIMATORS`.
+      out: where to write the figure.
+
+    Returns:
+      by estimator: `episode_return`, `[S, intervals]`, and `eval_return`, `[S]`, of the last greedy evaluation.
+    """
+    results = jaxrl.sweep(
+        agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_every=steps, eval_episodes=eval_episodes,
+        weight=list(estimators),
+    )  # fmt: skip
+    rich.print(tabulate(results, estimators))
+    save(draw(results, estimators), out)
+    return {
+        name: {"episode_return": results.metrics["episode_return"][i], "eval_return": results.final("eval_return")[i]}
+        for i, name in enumerate(estimators)
+    }
+
+
+def agent(*, weight: str) -> Agent:
+    """REINFORCE with an estimator of `ESTIMATORS`. Its advantages are not whitened, which would be a baseline, too."""
+    return reinforce(normalize_advantage=False, num_envs=4, hidden_sizes=(32,), **ESTIMATORS[weight])
+
+
+def tabulate(results: Results, estimators: tuple[str, ...]) -> Table:
+    table = Table(title=f"CartPole-v1, {results.num_seeds:,} seeds: return, IQM (95 % interval)")
+    for name in ("weight", "over the run", "at its end", "greedy"):
+        table.add_column(name, justify="left" if name == "weight" else "right")
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
+    for name, *cells in zip(estimators, *columns, strict=True):
+        table.add_row(name, *map(final_cell, cells))
+    return table
+
+
+def draw(results: Results, estimators: tuple[str, ...]):
+    title = f"REINFORCE on CartPole-v1 by what it weighs actions by, {results.num_seeds:,} seeds: IQM and 95 % interval"
+    figure, (axes,) = new_figure(title)
+    draw_curves(axes, results, estimators)
+    axes.set_ylabel("return per episode")
+    axes.legend(frameon=False, fontsize=10, loc="upper left")
+    return figure
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)
