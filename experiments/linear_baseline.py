@@ -4,6 +4,9 @@ Each iteration has 100 environments begin anew and act for 100 steps, the time l
 baseline is linear in the observation, its square and powers of the time (Duan et al. 2016). Whitening takes a mean from
 the advantages as well, the same one for all states.
 
+Over 32 seeds it makes little difference: the mean over so many trajectories has little noise left to take away. The
+baseline alone arrives about an iteration sooner. Whitening does not help, as Adam sees to the scale by itself.
+
     python experiments/linear_baseline.py
 """
 
@@ -15,6 +18,7 @@ import numpy as np
 import rich
 import tyro
 from episodes import FIGURES, draw_band, final_cell, new_figure, save, use_all_cores
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
@@ -36,7 +40,7 @@ LENGTH = 100
 
 def main(
     seeds: int = 32,
-    iterations: int = 20,
+    iterations: int = 16,
     eval_episodes: int = 10,
     variants: tuple[str, ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "linear_baseline.png",
@@ -71,7 +75,7 @@ def main(
 def agent(*, variant: str) -> Agent:
     """REINFORCE of `VARIANTS`."""
     return reinforce(
-        learning_rate=0.1, num_envs=TRAJECTORIES, rollout_length=LENGTH, hidden_sizes=(32,), **VARIANTS[variant]
+        learning_rate=0.03, num_envs=TRAJECTORIES, rollout_length=LENGTH, hidden_sizes=(32,), **VARIANTS[variant]
     )
 
 
@@ -94,6 +98,7 @@ def draw(results: Results, variants: tuple[str, ...]):
         draw_band(axes, iterations, *band, name, color)
     axes.set_xlabel(f"iterations of {TRAJECTORIES} x {LENGTH} steps")
     axes.set_ylabel("return per episode")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=10, loc="lower right")
     return figure

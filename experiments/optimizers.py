@@ -4,6 +4,9 @@ REINFORCE with a linear baseline on CartPole-v1. On the left is every rate that 
 with its best. That one is chosen by one half of the seeds, and what is shown of it is the other half's: else the
 optimiser with the most luck would win.
 
+Over 32 seeds Adam is ahead, also at the rate below its best; RMSProp and momentum come to about the same, and their
+best rates lie between some that are much worse.
+
     python experiments/optimizers.py
 """
 
@@ -22,14 +25,13 @@ import jaxrl
 from jaxrl import Results
 from jaxrl.agents.reinforce import reinforce
 from jaxrl.plot import PALETTE
-from jaxrl.results import format_number
 from jaxrl.statistics import bootstrap_interval, finite_mean, interquartile_mean
 from jaxrl.types import Agent
 
 RATES = {
-    "sgd": (0.03, 0.1, 0.3, 1.0, 3.0),
-    "rmsprop": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "adam": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "sgd": (0.1, 0.3, 1.0, 3.0, 10.0),
+    "rmsprop": (3e-3, 0.01, 0.03, 0.1, 0.3),
+    "adam": (3e-3, 0.01, 0.03, 0.1, 0.3),
 }
 LABELS = {"sgd": "SGD with momentum", "rmsprop": "RMSProp", "adam": "Adam"}
 
@@ -88,13 +90,13 @@ def tabulate(numbers: dict[str, dict[str, np.ndarray]]) -> Table:
     seeds = next(iter(numbers.values()))["score"].shape[1]
     table = Table(title=f"CartPole-v1: mean return of a run, IQM (95 % interval) over {seeds:,} seeds")
     table.add_column("optimizer")
-    table.add_column("learning rate", justify="right")
-    table.add_column("all seeds", justify="right")
-    table.add_column(f"the {seeds - seeds // 2:,} that did not choose", justify="right")
+    table.add_column("rate", justify="right")
+    table.add_column("all", justify="right")
+    table.add_column(f"{seeds - seeds // 2:,} others", justify="right")
     for optimizer, found in numbers.items():
         for i, (rate, score) in enumerate(zip(found["rates"], found["score"], strict=True)):
             chosen = final_cell(score[seeds // 2 :]) if i == found["best"] else ""
-            table.add_row(LABELS[optimizer], format_number(rate), final_cell(score), chosen)
+            table.add_row(LABELS[optimizer], f"{rate:g}", final_cell(score), chosen)
         table.add_section()
     return table
 
@@ -118,7 +120,7 @@ def draw(numbers: dict[str, dict[str, np.ndarray]], steps: np.ndarray):
     right.set_xlabel("environment steps")
     right.set_ylabel("return per episode, with the best rate")
     right.margins(x=0.01)
-    right.legend(frameon=False, fontsize=10, loc="upper left")
+    right.legend(frameon=False, fontsize=10, loc="lower right")
     return figure
 
 

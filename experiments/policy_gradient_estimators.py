@@ -67,7 +67,9 @@ def main(
 
 def agent(*, weight: str) -> Agent:
     """REINFORCE with an estimator of `ESTIMATORS`. Its advantages are not whitened, which would be a baseline, too."""
-    return reinforce(normalize_advantage=False, num_envs=4, hidden_sizes=(32,), **ESTIMATORS[weight])
+    return reinforce(
+        learning_rate=3e-3, normalize_advantage=False, num_envs=4, hidden_sizes=(32,), **ESTIMATORS[weight]
+    )
 
 
 def tabulate(results: Results, estimators: tuple[str, ...]) -> Table:

@@ -19,7 +19,6 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results
-from jaxrl.agents.trpo import trpo
 
 HORIZON = 100
 BEST = {  # mean return of the best policy within the horizon
@@ -66,7 +65,7 @@ def run(problem: str, seeds: int, iterations: int, batch: int) -> Results:
     """TRPO on one problem, every iteration recorded."""
     steps = iterations * batch
     return jaxrl.sweep(
-        trpo, problem, num_steps=steps, seeds=seeds, log_every=batch, eval_every=steps,
+        jaxrl.trpo, problem, num_steps=steps, seeds=seeds, log_every=batch, eval_every=steps,
         num_envs=batch // HORIZON, rollout_length=HORIZON, max_kl=0.01, gamma=0.99, baseline="linear",
         hidden_sizes=(32, 32),
     )  # fmt: skip

@@ -227,7 +227,8 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
         rewards = jnp.asarray(trajectory.reward, jnp.float32)
         chex.assert_shape(rewards, (None, agent.num_envs))
         ended = trajectory.terminated | trajectory.truncated
-        carry, returns = jax.lax.scan(accumulate, state.returns, (rewards, ended))  # [T, N]
+        begun = jnp.zeros_like(state.returns) if agent.episodic else state.returns
+        carry, returns = jax.lax.scan(accumulate, begun, (rewards, ended))  # [T, N]
         statistics = update_statistics(state.statistics, returns)
         scaled = jnp.clip(rewards / jnp.sqrt(statistics.var + EPSILON), -clip, clip)
         inner, metrics = agent.update(state.agent, trajectory._replace(reward=scaled), key, step)

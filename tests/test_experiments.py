@@ -312,3 +312,16 @@ def test_cross_entropy(deep_study, tmp_path):
     for returns in numbers["CartPole-v1"].values():
         assert returns.shape == (3, 2)
         assert returns[:, -1].mean() > 35  # at random about 20
+
+
+def test_arm_workers(deep_study, tmp_path):
+    sizes = {"seeds": 2, "steps": 9_600, "envs": ("jaxrl/Arm-hard-v0",), "workers": (2,)}
+    numbers = deep_study("arm_workers").main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    assert {agent for _, agent, _ in numbers} == {"A3C", "DPPO"}
+    for found in numbers.values():
+        assert found["steps"][-1] == 9_600
+        assert np.all(np.diff(found["seconds"]) > 0)
+        assert found["episode_return"].shape == (2, len(found["steps"]))
+        assert np.nanmin(found["episode_return"]) > -600  # 300 steps, none farther than 2 from the target
+        assert found["eval_return"].shape == (2,)

@@ -72,6 +72,18 @@ GATES = {
     ),
     "cem-cartpole": (jaxrl.cem, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "hill-climbing-cartpole": (jaxrl.hill_climbing, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "npg-cartpole": (jaxrl.npg, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "trpo-cartpole": (jaxrl.trpo, "CartPole-v1", {}, 500_000, 16, {}, 475),
+    "trpo-pendulum": (
+        jaxrl.trpo,
+        "Pendulum-v1",
+        {},
+        400_000,
+        16,
+        {"num_envs": 20, "rollout_length": 200, "gamma": 0.95, "gae_lambda": 0.95, "max_kl": 0.02},
+        -250,
+    ),
+    "trpo-point": (jaxrl.trpo, "jaxrl/Point-v0", {}, 160_000, 16, {"num_envs": 40, "rollout_length": 100}, -3.0),
     "ppo-cartpole": (jaxrl.ppo, "CartPole-v1", {}, 500_000, 32, {}, 490),
     **{
         f"{name}-cartpole": (jaxrl.dqn, "CartPole-v1", {}, 200_000, 16, DQN | CARTPOLE | variant, 475)

@@ -32,7 +32,7 @@ class ReinforceState(NamedTuple):
 
 def reinforce(
     *,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     anneal_steps: int = 0,
     optimizer: str = "adam",
     gamma: float = 0.99,

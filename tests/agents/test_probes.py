@@ -38,7 +38,8 @@ from jaxrl import (
 from jaxrl.agents.acer_networks import Critic
 from jaxrl.agents.naf import NAFNetwork
 from jaxrl.agents.value_heads import categorical
-from jaxrl.networks import MLP, ActorCritic, Policy, PolicyHead, QNetwork
+from jaxrl.networks import MLP, ActorCritic, Policy, PolicyHead, QNetwork, Value
+from jaxrl.normalize import denormalize
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8
@@ -49,40 +50,45 @@ SUPPORT = categorical(**ATOMS)
 TORQUE = make("jaxrl/Probe-action-v0", continuous=True).spec.action_space
 
 
-def q_value(params, obs, action_space):
-    return QNetwork(MLP(HIDDEN, "relu"), 2).apply(params, obs).max(-1)
+def q_value(state, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu"), 2).apply(state.params, obs).max(-1)
 
 
 def stream_value(**options):
     """`q_value` of a network with streams, whose hidden layer is all that there is before the outputs."""
     network = QNetwork(MLP((), "relu"), 2, stream_sizes=HIDDEN, **options)
     mean = SUPPORT.mean if network.outputs > 1 else lambda values: values
-    return lambda params, obs, action_space: mean(network.apply(params, obs)).max(-1)
+    return lambda state, obs, action_space: mean(network.apply(state.params, obs)).max(-1)
 
 
-def normalized_q_value(params, obs, action_space):
-    return QNetwork(MLP(HIDDEN, "relu", layer_norm=True), 2).apply(params, obs).max(-1)
+def normalized_q_value(state, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu", layer_norm=True), 2).apply(state.params, obs).max(-1)
 
 
-def quantile_value(params, obs, action_space):
-    return QNetwork(MLP(HIDDEN, "relu"), 2, outputs=11).apply(params, obs).mean(-1).max(-1)
+def quantile_value(state, obs, action_space):
+    return QNetwork(MLP(HIDDEN, "relu"), 2, outputs=11).apply(state.params, obs).mean(-1).max(-1)
 
 
-def atom_value(params, obs, action_space):
-    return SUPPORT.mean(QNetwork(MLP(HIDDEN, "relu"), 2, outputs=21).apply(params, obs)).max(-1)
+def atom_value(state, obs, action_space):
+    return SUPPORT.mean(QNetwork(MLP(HIDDEN, "relu"), 2, outputs=21).apply(state.params, obs)).max(-1)
 
 
-def naf_value(params, obs, action_space):
-    return NAFNetwork(MLP(HIDDEN), action_space.shape[0]).apply(params, obs).value
+def naf_value(state, obs, action_space):
+    return NAFNetwork(MLP(HIDDEN), action_space.shape[0]).apply(state.params, obs).value
 
 
-def critic_value(params, obs, action_space):
-    return ActorCritic(MLP(HIDDEN), MLP(HIDDEN), PolicyHead(action_space)).apply(params, obs, method="value")
+def critic_value(state, obs, action_space):
+    network = ActorCritic(MLP(HIDDEN), MLP(HIDDEN), PolicyHead(action_space))
+    return denormalize(getattr(state, "scale", ()), network.apply(state.params, obs, method="value"))
 
 
-def acer_value(params, obs, action_space):
-    policy = Policy(MLP(HIDDEN), PolicyHead(action_space)).apply(params.policy, obs)
-    return Critic(MLP(HIDDEN), action_space, HIDDEN[-1]).apply(params.critic, obs, policy, method="value")
+def baseline_value(state, obs, action_space):
+    return denormalize(state.baseline.scale, Value(MLP(HIDDEN)).apply(state.baseline.params, obs))
+
+
+def acer_value(state, obs, action_space):
+    policy = Policy(MLP(HIDDEN), PolicyHead(action_space)).apply(state.params.policy, obs)
+    return Critic(MLP(HIDDEN), action_space, HIDDEN[-1]).apply(state.params.critic, obs, policy, method="value")
 
 
 class Row(NamedTuple):
@@ -92,7 +98,7 @@ class Row(NamedTuple):
       agent: to be trained with gamma = `GAMMA`.
       num_steps: for how long, in environment steps.
       action_space: the probes' actions.
-      value: `value(params, obs [..., 1], action_space) -> [...]`, or None where the agent knows no values.
+      value: `value(state, obs [..., 1], action_space) -> [...]`, or None where the agent knows no values.
       tolerance: of those values, relative to those beyond 1.
     """
 
@@ -109,11 +115,20 @@ ON_POLICY = SHARED | {"rollout_length": 16, "entropy_coef": 0.0}
 DPPO = dppo(**ON_POLICY, num_workers=2, num_minibatches=2, clip_value_loss=False)
 REMEMBERS = ppo(**ON_POLICY, cell="gru", cell_size=8, num_minibatches=2, clip_value_loss=False)
 SHORT = ON_POLICY | {"rollout_length": 5, "optimizer": "adam", "anneal_steps": 8_000}
-A2C = a2c(**SHORT)
+A2C = a2c(**SHORT, pop_art=True)
 ONE_STEP = one_step_actor_critic(**ON_POLICY | {"rollout_length": 1, "num_envs": 8})
 ACER = acer(
     **SHARED, rollout_length=5, replay_size=1000, batch_size=8, warmup_steps=100, replay_ratio=2, entropy_coef=0.0
 )
+BATCHES = {
+    "gamma": GAMMA,
+    "hidden_sizes": HIDDEN,
+    "num_envs": 16,
+    "rollout_length": 16,
+    "baseline_learning_rate": 0.01,
+    "baseline_batch_size": 64,
+}
+TRUST = BATCHES | {"max_kl": 0.05}
 A3C = a3c(**SHORT, num_workers=2, delay=2)
 REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "epsilon_decay_steps": 1000}
 DQN = dqn(**SHARED, **REPLAY, target_update_every=20)
@@ -136,6 +151,11 @@ ROWS = {
     "a2c": Row(A2C, 8_000, Discrete(2), critic_value),
     "one_step_actor_critic": Row(ONE_STEP, 16_000, Discrete(2), critic_value),
     "a3c": Row(A3C, 8_000, Discrete(2), critic_value),
+    "reinforce": Row(reinforce(**BATCHES, learning_rate=0.01, baseline="network"), 8_000, Discrete(2), baseline_value),
+    "reinforce linear": Row(reinforce(**BATCHES | {"num_envs": 4}, learning_rate=0.02), 12_000, TORQUE, None),
+    "npg": Row(npg(**TRUST), 6_000, Discrete(2), baseline_value),
+    "trpo": Row(trpo(**TRUST), 6_000, Discrete(2), baseline_value),
+    "trpo continuous": Row(trpo(**TRUST), 12_000, TORQUE, baseline_value),
     "acer": Row(ACER, 4_000, Discrete(2), acer_value),
     "acer continuous": Row(ACER, 4_000, TORQUE, acer_value),
     "cem": Row(cem(num_elites=5, num_envs=20, rollout_length=16, hidden_sizes=HIDDEN), 4_000, Discrete(2), None),
@@ -227,7 +247,7 @@ def outcome(request):
         state, _ = train(train_key, row.agent, env, row.num_steps)
         returns = evaluate(evaluation_key, row.agent, state.agent, env, 16)
         obs = jnp.array([[-1.0], [0.0], [1.0]])
-        values = row.value(state.agent.params, obs, row.action_space) if row.value else jnp.zeros(3)
+        values = row.value(state.agent, obs, row.action_space) if row.value else jnp.zeros(3)
         return values, returns.mean(), state.first_bad_step
 
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)

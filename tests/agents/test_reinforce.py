@@ -8,6 +8,7 @@ import scipy.stats
 
 from jaxrl import JaxrlError, init_train, make, train_step
 from jaxrl.agents.reinforce import reinforce
+from jaxrl.normalize import PopArt
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
@@ -202,7 +203,7 @@ def updates():
         if combination[3] == "linear":
             state = state._replace(baseline=jax.tree.map(larger, state.baseline))
         if combination[3] == "network":  # values of mean 7 and deviation 2
-            scale = type(state.baseline.scale)(jnp.float32(7), jnp.float32(7**2 + 2**2), jnp.float32(0.5))
+            scale = PopArt(mean=jnp.float32(7), var=jnp.float32(2**2), unseen=jnp.float32(0.5))
             state = state._replace(baseline=state.baseline._replace(scale=scale))
         before[combination] = state
         trajectories[combination] = fake_trajectory(combination[0])
