@@ -22,8 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.agents.reinforce import reinforce
+from jaxrl import Results, reinforce
 from jaxrl.plot import PALETTE
 from jaxrl.statistics import finite_mean
 from jaxrl.types import Agent

@@ -22,8 +22,7 @@ from matplotlib.ticker import EngFormatter
 from rich.table import Table
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.agents.reinforce import reinforce
+from jaxrl import Results, reinforce
 from jaxrl.plot import PALETTE
 from jaxrl.statistics import bootstrap_interval, finite_mean, interquartile_mean
 from jaxrl.types import Agent

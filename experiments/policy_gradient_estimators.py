@@ -21,8 +21,7 @@ from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all
 from rich.table import Table
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.agents.reinforce import reinforce
+from jaxrl import Results, reinforce
 from jaxrl.statistics import finite_mean
 from jaxrl.types import Agent
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents import actor_critic
-from jaxrl.agents.actor_critic import Batch, policy_and_value, whiten
+from jaxrl.agents.actor_critic import Batch, policy_and_value
+from jaxrl.agents.advantages import whiten
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.agents.preset import preset
 from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
@@ -159,10 +160,10 @@ def a2c_loss(
       value_coef: weight of the value loss.
       entropy_coef: weight of the entropy bonus.
       normalize_advantage: whether the advantages are brought to mean 0 and standard deviation 1.
-      average: as `whiten` takes it.
+      average: as `advantages.whiten` takes it.
     """
     policy, value = policy_and_value(network, params, batch)
-    advantage = whiten(batch.advantage, average) if normalize_advantage else batch.advantage
+    advantage = whiten(batch.advantage, average=average) if normalize_advantage else batch.advantage
     policy_loss = -(advantage * policy.log_prob(batch.action)).mean()
     value_loss = 0.5 * jnp.square(value - batch.target).mean()
     entropy = policy.entropy().mean()

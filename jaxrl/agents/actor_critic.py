@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.agents.advantages import explained_variance
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.normalize import PopArt, denormalize, pop_art_update, preserve_outputs
 from jaxrl.returns import gae
@@ -96,7 +97,7 @@ def make_batch(
     values, next_values = denormalize(scale, values), denormalize(scale, next_values)
     discounts = gamma * (1.0 - trajectory.terminated)
     advantages, targets = gae(trajectory.reward, discounts, values, next_values, gae_lambda, ended)
-    explained = jnp.maximum(-1.0, 1.0 - jnp.var(targets - values) / (jnp.var(targets) + 1e-8))
+    explained = explained_variance(values, targets)
     if scale:
         new = pop_art_update(scale, targets, pop_art_rate)
         head = preserve_outputs(params["params"]["value_head"], scale, new)
@@ -111,14 +112,3 @@ def make_batch(
         trajectory.obs, extras["policy_action"], extras["log_prob"], values, advantages, targets, memory, fresh
     )
     return params, scale, batch, explained
-
-
-def whiten(advantages: Array, average: Callable[[Array], Array] = lambda x: x) -> Array:
-    """Brought to mean 0 and standard deviation 1.
-
-    Args:
-      advantages: `[...]`.
-      average: from a mean over these to one over all there are, where others work on the rest.
-    """
-    centred = advantages - average(advantages.mean())
-    return centred / (jnp.sqrt(average(jnp.square(centred).mean())) + 1e-8)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents import actor_critic
-from jaxrl.agents.actor_critic import Batch, policy_and_value, whiten
+from jaxrl.agents.actor_critic import Batch, policy_and_value
+from jaxrl.agents.advantages import whiten
 from jaxrl.agents.minibatch import WORKER, check_sizes, scan_minibatches
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
@@ -152,7 +153,7 @@ def ppo(
 
     def loss(params: PyTree, batch: Batch, spec: Spec, penalty: Array | tuple) -> tuple[Array, Metrics]:
         policy, value = policy_and_value(network(spec), params, batch)
-        advantage = whiten(batch.advantage, average) if normalize_advantage else batch.advantage
+        advantage = whiten(batch.advantage, average=average) if normalize_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)

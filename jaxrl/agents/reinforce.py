@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.agents.advantages import explained_variance, whiten
 from jaxrl.agents.baseline import make_baseline
 from jaxrl.agents.episodes import whole
 from jaxrl.agents.optimizer import make_optimizer
@@ -77,12 +78,12 @@ def reinforce(
     is mapped onto them.
 
     Args:
-      learning_rate: the optimiser's step size, > 0.
+      learning_rate: the optimiser's step size, > 0; less without a baseline, on CartPole 3e-3.
       anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
       optimizer: adam, rmsprop, or sgd with momentum.
       gamma: discount, in [0, 1].
       estimator: reward_to_go or total_return.
-      baseline: none, linear or network.
+      baseline: none, linear or network; the linear one is for observations of few numbers.
       baseline_learning_rate: the step size of Adam for the baseline's network, > 0.
       baseline_num_steps: its gradient steps for each trajectory.
       baseline_batch_size: steps of the trajectory that each of them draws.
@@ -173,16 +174,6 @@ def reinforce(
     if normalize_rewards:
         agent = with_normalized_rewards(agent, gamma)
     return with_normalized_observations(agent) if normalize_observations else agent
-
-
-def whiten(advantages: Array, counts: Array) -> Array:
-    """Brought to mean 0 and standard deviation 1 over the steps that count, both `[T, N]`."""
-    return (advantages - advantages.mean(where=counts)) / (advantages.std(where=counts) + 1e-8)
-
-
-def explained_variance(values: Array, targets: Array, counts: Array) -> Array:
-    """How much of the variance of the targets the values explain, over the steps that count, at least -1."""
-    return jnp.maximum(-1.0, 1.0 - (targets - values).var(where=counts) / (targets.var(where=counts) + 1e-8))
 
 
 def from_start(x: Array, ended: Array) -> Array:

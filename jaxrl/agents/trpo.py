@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl import checks
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.agents.advantages import explained_variance, whiten
 from jaxrl.agents.baseline import make_baseline
 from jaxrl.agents.episodes import whole
 from jaxrl.agents.natural_gradient import (
@@ -21,7 +22,6 @@ from jaxrl.agents.natural_gradient import (
     whole_step,
 )
 from jaxrl.agents.preset import preset
-from jaxrl.agents.reinforce import explained_variance, whiten
 from jaxrl.networks.actor_critic import Policy, check_network, make_policy
 from jaxrl.normalize import normalize_observations as with_normalized_observations
 from jaxrl.normalize import normalize_rewards as with_normalized_rewards

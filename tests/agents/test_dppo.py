@@ -19,9 +19,13 @@ from jaxrl.agents.minibatch import WORKER, scan_minibatches
 from jaxrl.parallel import shard_environments
 
 SIZES = {"num_envs": 4, "rollout_length": 5, "num_epochs": 2, "hidden_sizes": (4,), "learning_rate": 0.01}
-VARIANTS = {  # each with the numbers of workers that are compared with one
-    "penalty and limit": ((2, 4), {"kl_coef": 0.5, "max_kl": 1e-4}),
-    "with a memory": ((2,), {"cell": "gru", "cell_size": 3, "shared_torso": True, "pop_art": True}),
+VARIANTS = {  # each with an environment, and the numbers of workers that are compared with one
+    "penalty and limit": ("jaxrl/Probe-policy-v0", (2, 4), {"kl_coef": 0.5, "max_kl": 1e-4}),
+    "with a memory": (
+        "jaxrl/Probe-truncation-v0",
+        (2,),
+        {"cell": "gru", "cell_size": 3, "shared_torso": True, "pop_art": True},
+    ),
 }
 
 
@@ -39,7 +43,8 @@ def hasty():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_with_one_minibatch_any_number_of_workers_is_ppo(variant, hasty):
     """Advantages are whitened, and the update is stopped and penalised, by what all workers have seen together."""
-    (several, changes), env = VARIANTS[variant], make("jaxrl/Probe-truncation-v0")
+    env_id, several, changes = VARIANTS[variant]
+    env = make(env_id)
 
     def run(num_workers):
         agent = ppo(num_minibatches=1, num_workers=num_workers, **SIZES, **changes)
@@ -51,8 +56,8 @@ def test_with_one_minibatch_any_number_of_workers_is_ppo(variant, hasty):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), one.agent, state.agent)
         for name, values in metrics.items():
             np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-5, err_msg=name)
-    assert metrics["approx_kl"].max() > 1e-4
-    assert metrics["policy_loss"].std() > 1e-3
+    assert metrics["approx_kl"].max() > 1e-4  # so that the limit takes hold
+    assert np.unique(metrics["policy_loss"]).size == 5
 
 
 def test_a_worker_draws_from_its_own_environments_in_an_order_of_its_own():
