@@ -23,19 +23,20 @@ from jaxrl import checks
 
 # The configuration that is timed, beside the peers' the same: CartPole-v1, two layers of 64 units.
 SETTINGS: dict[str, dict[str, Any]] = {
+    "a2c": {"num_envs": 4, "rollout_length": 128, "activation": "tanh"},
     "ppo": {"num_envs": 4, "rollout_length": 128, "num_epochs": 4, "num_minibatches": 4, "activation": "tanh"},
     "dqn": {"replay_size": 10_000, "batch_size": 128, "warmup_steps": 128, "rollout_length": 1, "activation": "relu"},
 }
 ENV = "CartPole-v1"
-TOTAL_STEPS = {"ppo": 3_200_000, "dqn": 80_000}  # of all seeds together
-STEPS_PER_SEED = {"ppo": (10_240, 409_600), "dqn": (2_048, 20_480)}  # at least, at most
+TOTAL_STEPS = {"a2c": 6_400_000, "ppo": 3_200_000, "dqn": 80_000}  # of all seeds together
+STEPS_PER_SEED = {"a2c": (10_240, 819_200), "ppo": (10_240, 409_600), "dqn": (2_048, 20_480)}  # at least, at most
 BATCH_SIZES = {2**14: 64, 2**17: 256, 2**20: 256}  # of prioritized replay, by capacity
 REPLAY_STEPS = 2_000
 
 
 def bench(
     *,
-    agents: tuple[str, ...] = ("ppo", "dqn"),
+    agents: tuple[str, ...] = ("a2c", "ppo", "dqn"),
     seeds: tuple[int, ...] = (1, 8, 16, 32, 128, 512),
     peer: str | None = None,
     peer_name: str = "rejax",
@@ -48,7 +49,7 @@ def bench(
     devices: int = 0,
     out: pathlib.Path | None = None,
 ) -> int:
-    """Measure PPO and DQN on CartPole-v1 (steps a second, compile time, peak memory), and prioritized replay.
+    """Measure A2C, PPO and DQN on CartPole-v1 (steps a second, compile time, peak memory), and prioritized replay.
 
     Args:
       agents: which agents.

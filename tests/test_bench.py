@@ -119,7 +119,7 @@ def test_a_peer_that_fails(code, message, short, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"agents": ("pppo",)}, "bench: agents='pppo' is not accepted; it must be one of ppo, dqn"),
+        ({"agents": ("pppo",)}, "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn"),
         ({"agents": (), "replays": ()}, "bench: agents and seeds, or replays, must hold one value at least"),
         ({"replays": (1000,)}, "bench: replays=1000 is not accepted; it must be one of 16384, 131072, 1048576"),
         ({"replay_peer": "no-such-program"}, "bench: replay_peer='no-such-program' is not accepted"),

@@ -325,3 +325,12 @@ def test_arm_workers(deep_study, tmp_path):
         assert found["episode_return"].shape == (2, len(found["steps"]))
         assert np.nanmin(found["episode_return"]) > -600  # 300 steps, none farther than 2 from the target
         assert found["eval_return"].shape == (2,)
+
+
+def test_pop_art(deep_study, tmp_path):
+    final = deep_study("pop_art").main(seeds=2, steps=4_000, scales=(1.0, 10_000.0), out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert list(final) == ["plain critic", "Pop-Art"]
+    assert final["Pop-Art"][1.0].shape == (2,)
+    # Without a scale of its own the critic's error is all that the clipped gradient has room for.
+    assert abs(final["plain critic"][1.0] - final["plain critic"][10_000.0]).max() > 0.5

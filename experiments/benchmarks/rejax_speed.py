@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--agent", choices=["ppo", "dqn"], required=True)
+parser.add_argument("--agent", choices=["a2c", "ppo", "dqn"], required=True, help="it has no a2c, and times ppo")
 parser.add_argument("--seeds", type=int, required=True)
 parser.add_argument("--num-steps", type=int, required=True, help="environment steps of each seed")
 parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the fastest counts")
@@ -29,7 +29,7 @@ SHARED = {
     "skip_initial_evaluation": True,
     "learning_rate": 3e-4,
 }
-if options.agent == "ppo":
+if options.agent in ("a2c", "ppo"):
     network = {"activation": "tanh", "hidden_layer_sizes": (64, 64)}
     algorithm = rejax.PPO.create(
         num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4, max_grad_norm=0.5, agent_kwargs=network, **SHARED
