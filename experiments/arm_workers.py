@@ -1,8 +1,13 @@
 """More workers: what A3C and distributed PPO gain by them on the arm, in steps and in seconds.
 
 Each worker has four environments. More of them see more of the arm between two updates (of DPPO) or push more gradients
-that are staler (A3C); either way the same number of steps takes fewer, wider operations. Seconds are those of the run
-with all its seeds side by side, without compiling, so the machine's load is in them; within a run, time passes evenly.
+that are staler (A3C); either way the same number of steps takes fewer, wider operations.
+
+Drawn are greedy returns. Those of training are no measure of progress: an arm that cannot hold still yet sets its count
+back again and again, and earns 200 in an episode that a better one ends after 51 steps on target, with about 50.
+
+With 32 seeds side by side two cores are busy whatever the number of workers, so that more of them save no time: the
+fewer, the sooner an agent has learnt the easy arm. On the hard one, more workers of DPPO end better.
 
     python experiments/arm_workers.py
 """
@@ -10,7 +15,10 @@ with all its seeds side by side, without compiling, so the machine's load is in 
 from __future__ import annotations
 
 import pathlib
+import time
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import rich
 import tyro
@@ -20,42 +28,59 @@ from matplotlib.ticker import EngFormatter
 from rich.table import Table
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.agents.a3c import a3c
-from jaxrl.agents.dppo import dppo
+from jaxrl.loop import steps_per_update
 from jaxrl.plot import DPI, PALETTE, style
+from jaxrl.program import Constructor, compile_group, plan
+from jaxrl.statistics import bootstrap_interval, interquartile_mean
 
 ENVS_EACH = 4  # environments of a worker
 COMMON = {"learning_rate": 1e-3, "gamma": 0.9, "gae_lambda": 0.8, "activation": "relu"}
-AGENTS = {"A3C": (a3c, {"rollout_length": 8}), "DPPO": (dppo, {"rollout_length": 32})}
+AGENTS = {"A3C": (jaxrl.a3c, {"rollout_length": 8}), "DPPO": (jaxrl.dppo, {"rollout_length": 32})}
 ENVS = {"jaxrl/Arm-easy-v0": 0.25, "jaxrl/Arm-hard-v0": 1.0}  # and what part of the steps is enough
+INTERVALS = 20
+
+
+class Run(NamedTuple):
+    """An agent's greedy returns, float `[S, 1 + INTERVALS]`, the first before any training.
+
+    `steps` and `seconds`, `[1 + INTERVALS]`, are the environment steps and the time of training until then. Seconds are
+    of all seeds side by side, without compiling and evaluating. All intervals are the same work, so the median of their
+    times stands for each, and what else the machine does counts less.
+    """
+
+    steps: np.ndarray
+    seconds: np.ndarray
+    returns: np.ndarray
+
+
 Key = tuple[str, str, int]  # environment, agent, number of workers
 
 
 def main(
     seeds: int = 32,
     steps: int = 200_000,
+    eval_episodes: int = 10,
     envs: tuple[str, ...] = tuple(ENVS),
     workers: tuple[int, ...] = (1, 2, 4, 8),
     out: pathlib.Path = FIGURES / "arm_workers.png",
-) -> dict[Key, dict[str, np.ndarray]]:
+) -> dict[Key, Run]:
     """Return of A3C and DPPO by the number of workers, against steps and seconds, over many seeds.
 
     Args:
       seeds: how many runs of each.
       steps: environment steps of each run, those of all workers together; on the easy arm a quarter of them.
+      eval_episodes: greedy episodes of each evaluation.
       envs: keys of `ENVS`.
       workers: how many workers.
       out: where to write the figure.
 
     Returns:
-      by environment, agent and number of workers: `steps` and `seconds`, `[intervals]`, when `episode_return`, the mean
-      return of training episodes, `[S, intervals]`, was found; and `eval_return`, `[S]`, of greedy episodes at the end.
+      by environment, agent and number of workers: what was measured.
     """
     runs = {
-        (env, name, count): jaxrl.sweep(
-            constructor, env, num_steps=int(ENVS[env] * steps), seeds=seeds, eval_every=steps, num_workers=count,
-            num_envs=count * ENVS_EACH, **COMMON, **settings,
+        (env, name, count): measure(
+            constructor, env, int(ENVS[env] * steps), seeds, eval_episodes,
+            num_workers=count, num_envs=count * ENVS_EACH, **COMMON, **settings,
         )
         for env in envs
         for name, (constructor, settings) in AGENTS.items()
@@ -63,59 +88,67 @@ def main(
     }  # fmt: skip
     rich.print(tabulate(runs))
     save(draw(runs), out)
-    return {
-        key: {
-            "steps": run.steps,
-            "seconds": seconds(run),
-            "episode_return": run.metrics["episode_return"],
-            "eval_return": run.final("eval_return"),
-        }
-        for key, run in runs.items()
-    }
+    return runs
 
 
-def seconds(run: Results) -> np.ndarray:
-    """When each of a run's steps was taken, if they followed each other evenly."""
-    return run.steps * run.summary["run_seconds"] / run.steps[-1]
+def measure(constructor: Constructor, env_id: str, num_steps: int, seeds: int, eval_episodes: int, **arguments) -> Run:
+    """Trains all seeds of an agent, evaluates them after each interval, and takes the time of the training alone."""
+    [group] = plan(constructor, arguments).groups
+    program = compile_group(
+        constructor, group, jaxrl.make(env_id),
+        run_key=jax.random.key(0), num_seeds=seeds, num_eval_episodes=eval_episodes,
+    )  # fmt: skip
+    updates = max(1, num_steps // (INTERVALS * steps_per_update(program.agent)))
+    state, times = program.init(), []
+    returns = [np.asarray(program.evaluate(state))]
+    for _ in range(INTERVALS):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(program.train(state, updates))
+        times.append(time.perf_counter() - began)
+        returns.append(np.asarray(program.evaluate(state)))  # and waits, so that it is not in the next interval's time
+    intervals = np.arange(1 + INTERVALS)
+    steps = intervals * updates * steps_per_update(program.agent)
+    per_seed = np.stack([x[:seeds].mean(-1) for x in returns], axis=-1)  # [R, episodes] each -> [S, ...]
+    return Run(steps, intervals * np.median(times), per_seed)
 
 
-def tabulate(runs: dict[Key, Results]) -> Table:
-    run = next(iter(runs.values()))
-    table = Table(title=f"the arm, {run.num_seeds:,} seeds: IQM (95 % interval) of the greedy return at the end")
-    for name in ("environment", "agent", "workers", "return", "steps", "seconds", "steps/s"):
-        table.add_column(name, justify="left" if name in ("environment", "agent") else "right")
+def tabulate(runs: dict[Key, Run]) -> Table:
+    seeds = len(next(iter(runs.values())).returns)
+    table = Table(title=f"the arm, {seeds:,} seeds: IQM (95 % interval) of the greedy return")
+    for name in ("arm", "agent", "workers", "half way", "at the end", "steps", "seconds"):
+        table.add_column(name, justify="left" if name in ("arm", "agent") else "right")
     for (env, agent, count), run in runs.items():
-        cells = (final_cell(run.final("eval_return")), f"{run.steps[-1]:,}", f"{run.summary['run_seconds']:.1f}")
-        table.add_row(env, agent, str(count), *cells, f"{run.summary['steps_per_second']:,.0f}")
+        cells = (final_cell(run.returns[:, i]) for i in (INTERVALS // 2, INTERVALS))
+        name = env.split("-")[1]
+        table.add_row(name, agent, str(count), *cells, f"{run.steps[-1]:,}", f"{run.seconds[-1]:.1f}")
     return table
 
 
-def draw(runs: dict[Key, Results]) -> Figure:
+def draw(runs: dict[Key, Run]) -> Figure:
     """An agent a row; for each environment a column against steps, and one against seconds."""
     envs = list(dict.fromkeys(env for env, _, _ in runs))
     figure = Figure(figsize=(7.6 * len(envs), 7.0), dpi=DPI, layout="constrained")
-    seeds = next(iter(runs.values())).num_seeds
+    seeds = len(next(iter(runs.values())).returns)
     title = f"A3C and DPPO on the arm by number of workers, {seeds:,} seeds: IQM and 95 % interval"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    panels = figure.subplots(len(AGENTS), 2 * len(envs), sharey="row", sharex="col", squeeze=False)
+    panels = figure.subplots(len(AGENTS), 2 * len(envs), sharey=True, sharex="col", squeeze=False)
     for axes in panels.flat:
         style(axes)
         axes.margins(x=0.01)
     colors = dict(zip(dict.fromkeys(count for _, _, count in runs), PALETTE, strict=False))
     for (env, agent, count), run in runs.items():
         row, column = list(AGENTS).index(agent), 2 * envs.index(env)
-        steps, *band = run.curve("episode_return")
         label = f"{count} worker{'s' if count > 1 else ''}"
-        known = np.isfinite(band[0])  # early on all episodes end together, so that an interval may have none
-        for axes, x in zip(panels[row, column : column + 2], (steps, seconds(run)), strict=True):
-            draw_band(axes, x[known], *(line[known] for line in band), label, colors[count])
+        band = interquartile_mean(run.returns, axis=0), *bootstrap_interval(run.returns)
+        for axes, x in zip(panels[row, column : column + 2], (run.steps, run.seconds), strict=True):
+            draw_band(axes, x, *band, label, colors[count])
             axes.set_title(f"{agent}, {env}", fontsize=11)
     for axes, xlabel in zip(panels[-1], ("environment steps", "seconds") * len(envs), strict=True):
         axes.set_xlabel(xlabel)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in panels[:, 0]:
-        axes.set_ylabel("return per episode")
-    panels[0, 0].legend(frameon=False, fontsize=10)
+        axes.set_ylabel("greedy return")
+    panels[0, 0].legend(frameon=False, fontsize=10, loc="lower right")
     return figure
 
 

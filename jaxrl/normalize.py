@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import chex
@@ -97,17 +98,18 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     count, mean, var = statistics
     batch = jnp.asarray(batch, jnp.float32)
     chex.assert_shape(batch, (..., *mean.shape))
-    batch = batch.reshape(-1, *mean.shape)  # [*leading, ...] -> [B, ...]
-    chex.assert_axis_dimension_gteq(batch, 0, 1)
+    leading = tuple(range(batch.ndim - mean.ndim))  # reduced where they are: reshaped, a sharded axis would be gathered
+    number_of = math.prod(batch.shape[axis] for axis in leading)
+    chex.assert_scalar_positive(number_of)
 
-    rough_mean = batch.mean(0)  # a long float32 sum: off by more than the deviation where the mean is large
+    rough_mean = batch.mean(leading)  # a long float32 sum: off by more than the deviation where the mean is large
     centred = batch - rough_mean
-    correction = centred.mean(0)
-    batch_var = jnp.maximum(jnp.square(centred).mean(0) - jnp.square(correction), 0.0)
+    correction = centred.mean(leading)
+    batch_var = jnp.maximum(jnp.square(centred).mean(leading) - jnp.square(correction), 0.0)
 
     delta = (rough_mean - mean) + correction
-    total = count + len(batch)
-    weight = len(batch) / total
+    total = count + number_of
+    weight = number_of / total
     rest = count / total  # exactly 0 for the first batch, which 1 - weight could miss
     return RunningStatistics(
         total, mean + weight * delta, rest * var + weight * batch_var + weight * rest * jnp.square(delta)
