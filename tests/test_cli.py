@@ -404,7 +404,7 @@ def test_other_ways_to_ask(capfd):
     ("words", "message"),
     [
         (["tran", "ppo"], "unknown command 'tran': did you mean train? (jaxrl --help shows all)"),
-        (["train", "pppo"], "unknown agent 'pppo': did you mean ppo? (jaxrl list shows all)"),
+        (["train", "pppo"], "unknown agent 'pppo': did you mean ppo or dppo? (jaxrl list shows all)"),
         (["train", "--env", "CartPole-v1"], "usage: jaxrl train AGENT --env ID"),
         (["train", "ppo"], "Missing from jaxrl train ppo: --env STR"),
         (
@@ -458,7 +458,7 @@ def test_other_ways_to_ask(capfd):
         (["evaluate", "other", "--draw", "-1"], "draw=-1 is not accepted; it must be a whole number, at least 0"),
         (["plot"], "plot: name one run's folder at least"),
         (["plot", "nowhere"], "nowhere/config.json: there is no such folder"),
-        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of ppo, dqn"),
+        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn"),
     ],
 )
 def test_wrong_words(words, message, tmp_path, capfd, monkeypatch):

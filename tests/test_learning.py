@@ -58,6 +58,8 @@ MOUNTAIN_CAR = {
 }
 REMEMBERS = {"num_envs": 16, "cell": "gru", "learning_rate": 1e-3}
 PENDULUM = {"gamma": 0.95, "entropy_coef": 0.0}
+# An arm that holds its tip on the target ends the episode after 51 steps there, with about 50 in all at best.
+ARM = {"learning_rate": 1e-3, "gamma": 0.9, "gae_lambda": 0.8, "activation": "relu"}
 GATES = {
     "a2c-cartpole": (jaxrl.a2c, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "reinforce-cartpole": (jaxrl.reinforce, "CartPole-v1", {}, 1_000_000, 16, {}, 475),
@@ -108,6 +110,26 @@ GATES = {
         16,
         {"entropy_coef": 0.0, "gae_lambda": 0.95, "gamma": 0.95, "rollout_length": 16},
         -3.0,
+    ),
+    "a2c-arm": (jaxrl.a2c, "jaxrl/Arm-easy-v0", {}, 100_000, 16, ARM | {"rollout_length": 8}, 44),
+    "ppo-arm": (jaxrl.ppo, "jaxrl/Arm-easy-v0", {}, 100_000, 16, ARM | {"rollout_length": 32}, 44),
+    "trpo-arm": (
+        jaxrl.trpo,
+        "jaxrl/Arm-easy-v0",
+        {},
+        800_000,
+        16,
+        {"num_envs": 40, "rollout_length": 200, "log_std": -0.5, "max_kl": 0.02},
+        44,
+    ),
+    "acer-arm": (
+        jaxrl.acer,
+        "jaxrl/Arm-easy-v0",
+        {},
+        100_000,
+        16,
+        {"gamma": 0.9, "activation": "relu", "entropy_coef": 0.0, "num_envs": 8, "rollout_length": 16},
+        44,
     ),
     "acer-cartpole": (jaxrl.acer, "CartPole-v1", {}, 200_000, 16, {}, 475),
     "acer-pendulum": (
