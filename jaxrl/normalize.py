@@ -239,6 +239,13 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
     return agent._replace(init=init, act=act, update=update)
 
 
+def normalized(agent: Agent, gamma: Array | float, *, observations: bool, rewards: bool) -> Agent:
+    """The agent with `normalize_rewards` and `normalize_observations`, as its arguments of these names ask for."""
+    if rewards:
+        agent = normalize_rewards(agent, gamma)
+    return normalize_observations(agent) if observations else agent
+
+
 class PopArt(NamedTuple):
     """Scale of a critic's values: they are `sigma * output + mean`.
 

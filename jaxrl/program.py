@@ -147,9 +147,9 @@ class Program(NamedTuple):
     memory_bytes: int
 
 
-def group_agent(constructor: Constructor, group: Group) -> Agent:
-    """An agent of the group, for the static facts that all of its agents share."""
-    return constructor(**group.static, **{name: float(values[0]) for name, values in group.traced.items()})
+def group_agent(constructor: Constructor, group: Group, place: int = 0) -> Agent:
+    """The agent of one of a group's configurations; any of them has the static facts that all of them share."""
+    return constructor(**group.static, **{name: float(values[place]) for name, values in group.traced.items()})
 
 
 def seed_keys(run_key: Key, seeds: Array) -> Key:

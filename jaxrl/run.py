@@ -392,7 +392,7 @@ def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Ag
             for x, axis in zip(state, ROW_AXES, strict=True)
         )
     )
-    return ready.constructor(**group.static, **{k: float(v[place]) for k, v in group.traced.items()}), one
+    return group_agent(ready.constructor, group, place), one
 
 
 def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:

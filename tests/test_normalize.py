@@ -159,14 +159,17 @@ def test_the_rest_of_the_agent_is_kept(transform):
         assert new_memory.tolist() == [1] * N
 
 
-def test_rewards_are_scaled_by_the_deviation_of_the_running_return():
+@pytest.mark.parametrize("episodic", [False, True])
+def test_rewards_are_scaled_by_the_deviation_of_the_running_return(episodic):
+    """Where every trajectory begins with new episodes, their returns do, too."""
     gamma, clip = 0.8, 0.9
-    agent = norm.normalize_rewards(recorder(), gamma, clip)
+    agent = norm.normalize_rewards(recorder()._replace(episodic=episodic), gamma, clip)
     update = jax.jit(agent.update)
     state = agent.init(KEY, SPEC._replace(obs_space=box(0, 1, (D,))))
     carry, seen, num_clipped = np.zeros(N), [], 0
     for i in range(4):
         batch = random_trajectory(i)
+        carry = np.zeros(N) if episodic else carry
         for t in range(T):
             for env in range(N):
                 carry[env] = batch.reward[t, env] + gamma * carry[env]

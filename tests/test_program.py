@@ -11,7 +11,7 @@ from fake_agent import TRACED, fake
 
 from jaxrl import JaxrlError, dqn, make, ppo, program
 from jaxrl.loop import init_train, train_interval
-from jaxrl.program import compile_group, plan
+from jaxrl.program import compile_group, group_agent, plan
 
 PROBE = "jaxrl/Probe-truncation-v0"
 
@@ -45,6 +45,18 @@ def test_integers_have_a_group_each():
     four, eight = plan(ppo, {"num_envs": [4, 8]}).groups
     assert (four.indices, four.static, four.traced) == ((0,), {"num_envs": 4}, {})
     assert (eight.indices, eight.static, eight.traced) == ((1,), {"num_envs": 8}, {})
+
+
+def test_the_agent_of_each_configuration():
+    [group] = plan(fake, {"rate": [0.1, 0.2], "num_envs": 4}).groups
+    losses = []
+    for place in range(2):
+        agent = group_agent(fake, group, place)
+        state = agent.init(jax.random.key(0), None)
+        losses.append(agent.update(state, None, jax.random.key(1), jnp.int32(0))[1]["loss"])
+        assert agent.num_envs == 4
+    np.testing.assert_allclose(losses, [0.1, 0.2], rtol=1e-6)
+    assert group_agent(fake, group).num_envs == 4
 
 
 def test_mixed_axes():

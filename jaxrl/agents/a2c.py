@@ -14,10 +14,8 @@ from jaxrl.agents.actor_critic import Batch, policy_and_value
 from jaxrl.agents.advantages import whiten
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.agents.preset import preset
-from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
-from jaxrl.normalize import PopArt, init_pop_art
-from jaxrl.normalize import normalize_observations as with_normalized_observations
-from jaxrl.normalize import normalize_rewards as with_normalized_rewards
+from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
+from jaxrl.normalize import PopArt, init_pop_art, normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -114,7 +112,7 @@ def a2c(
         )
 
     def init_memory(num_envs: int) -> Array | tuple:
-        return () if cell == "none" else jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size)))
+        return actor_critic.init_memory(num_envs, shared_torso, cell, cell_size)
 
     def init(key: Key, spec: Spec) -> A2CState:
         params = actor_critic.init_params(network(spec), key, spec, init_memory(1))
@@ -136,9 +134,7 @@ def a2c(
         return A2CState(state.spec, params, opt_state, scale), metrics | {"explained_variance": explained}
 
     agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="a2c")
-    if normalize_rewards:
-        agent = with_normalized_rewards(agent, gamma)
-    return with_normalized_observations(agent) if normalize_observations else agent
+    return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
 
 
 def a2c_loss(

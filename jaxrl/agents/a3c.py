@@ -13,9 +13,8 @@ from jaxrl.agents.a2c import a2c_loss
 from jaxrl.agents.actor_critic import Batch
 from jaxrl.agents.minibatch import WORKER, by_worker, check_workers
 from jaxrl.agents.optimizer import make_optimizer
-from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic, memory_size
-from jaxrl.normalize import normalize_observations as with_normalized_observations
-from jaxrl.normalize import normalize_rewards as with_normalized_rewards
+from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
+from jaxrl.normalize import normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -119,7 +118,7 @@ def a3c(
         )
 
     def init_memory(num_envs: int) -> Array | tuple:
-        return () if cell == "none" else jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size)))
+        return actor_critic.init_memory(num_envs, shared_torso, cell, cell_size)
 
     def slot(step: Array) -> Array:
         return step // (num_envs * rollout_length) % delay  # the step counts on within a round; the slot stays
@@ -176,6 +175,4 @@ def a3c(
         return A3CState(spec, params, opt_state, copies), jax.tree.map(jnp.mean, metrics)
 
     agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="a3c")
-    if normalize_rewards:
-        agent = with_normalized_rewards(agent, gamma)
-    return with_normalized_observations(agent) if normalize_observations else agent
+    return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl.agents.action_scale import to_action_space
 from jaxrl.agents.advantages import explained_variance
-from jaxrl.networks.actor_critic import ActorCritic
+from jaxrl.networks.actor_critic import ActorCritic, memory_size
 from jaxrl.normalize import PopArt, denormalize, pop_art_update, preserve_outputs
 from jaxrl.returns import gae
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
@@ -39,6 +39,11 @@ class Batch(NamedTuple):
     target: Array
     memory: Array
     fresh: Array
+
+
+def init_memory(num_envs: int, shared_torso: bool, cell: str, cell_size: int) -> Array | tuple:
+    """`Agent.init_memory`: zeros `[N, C]`, or `()` where nothing is remembered; the other arguments are the agent's."""
+    return () if cell == "none" else jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size)))
 
 
 def init_params(network: ActorCritic, key: Key, spec: Spec, memory: Array) -> PyTree:

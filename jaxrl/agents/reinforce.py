@@ -14,8 +14,7 @@ from jaxrl.agents.baseline import make_baseline
 from jaxrl.agents.episodes import whole
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.networks.actor_critic import Policy, check_network, make_policy
-from jaxrl.normalize import normalize_observations as with_normalized_observations
-from jaxrl.normalize import normalize_rewards as with_normalized_rewards
+from jaxrl.normalize import normalized
 from jaxrl.returns import gae
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -171,9 +170,7 @@ def reinforce(
         return ReinforceState(spec, params, opt_state, fitted), metrics | {"explained_variance": explained}
 
     agent = Agent(init, act, update, num_envs, rollout_length, name="reinforce", episodic=True)
-    if normalize_rewards:
-        agent = with_normalized_rewards(agent, gamma)
-    return with_normalized_observations(agent) if normalize_observations else agent
+    return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
 
 
 def from_start(x: Array, ended: Array) -> Array:

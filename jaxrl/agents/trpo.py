@@ -23,8 +23,7 @@ from jaxrl.agents.natural_gradient import (
 )
 from jaxrl.agents.preset import preset
 from jaxrl.networks.actor_critic import Policy, check_network, make_policy
-from jaxrl.normalize import normalize_observations as with_normalized_observations
-from jaxrl.normalize import normalize_rewards as with_normalized_rewards
+from jaxrl.normalize import normalized
 from jaxrl.returns import gae
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -197,9 +196,7 @@ def trpo(
         return TRPOState(spec, unravel(found.params), fitted), metrics
 
     agent = Agent(init, act, update, num_envs, rollout_length, name="trpo", episodic=True)
-    if normalize_rewards:
-        agent = with_normalized_rewards(agent, gamma)
-    return with_normalized_observations(agent) if normalize_observations else agent
+    return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
 
 
 def episode_returns(trajectory: Transition, counts: Array) -> Metrics:

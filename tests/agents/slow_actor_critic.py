@@ -34,8 +34,7 @@ def log_prob_and_entropy(params, obs, action):
         return chosen, -(np.exp(log_probs) * log_probs).sum(-1)
     log_std = params["head"]["log_std"]
     log_density = -0.5 * ((action - output) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
-    entropy = (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum() * np.ones(len(obs))
-    return log_density.sum(-1), entropy
+    return log_density.sum(-1), np.full(obs.shape[:-1], (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum())
 
 
 def slow_gae(rows, values, next_values, gamma, lambda_):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from slow_actor_critic import flat
 
 from jaxrl import JaxrlError
 from jaxrl.agents.minibatch import scan_minibatches
@@ -16,19 +17,6 @@ LENGTH, NUM_ENVS = 5, 3
 
 
 # ---------------------------------------------------------------- an update, against NumPy in float64
-
-
-def flat(params):
-    """The parameters as one float64 vector, and a function that undoes it."""
-    leaves, structure = jax.tree.flatten(params["params"])
-    sizes = np.cumsum([x.size for x in leaves])[:-1]
-    shapes = [x.shape for x in leaves]
-
-    def unflat(vector):
-        parts = np.split(vector, sizes)
-        return jax.tree.unflatten(structure, [x.reshape(s) for x, s in zip(parts, shapes, strict=True)])
-
-    return np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves]), unflat
 
 
 def forward(params, obs):

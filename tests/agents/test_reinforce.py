@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from slow_actor_critic import dense, log_prob_and_entropy
 
 from jaxrl import JaxrlError, init_train, make, train_step
 from jaxrl.agents.reinforce import reinforce
@@ -58,21 +59,6 @@ def test_estimators_by_hand():
 
 
 # ---------------------------------------------------------------- an update, against NumPy in float64
-
-
-def dense(layer, x):
-    return x @ layer["kernel"] + layer["bias"]
-
-
-def log_prob_and_entropy(params, obs, action):
-    output = dense(params["head"]["output"], np.tanh(dense(params["torso"]["Dense_0"], obs)))
-    if "log_std" not in params["head"]:
-        log_probs = output - np.log(np.exp(output).sum(-1, keepdims=True))
-        chosen = np.take_along_axis(log_probs, action[..., None], -1)[..., 0]
-        return chosen, -(np.exp(log_probs) * log_probs).sum(-1)
-    log_std = params["head"]["log_std"]
-    log_density = -0.5 * ((action - output) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
-    return log_density.sum(-1), np.full(obs.shape[:-1], (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum())
 
 
 def fake_trajectory(kind):

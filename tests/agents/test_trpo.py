@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from slow_actor_critic import slow_gae
 from test_natural_gradient import SlowPolicy, gradient
 
 from jaxrl import JaxrlError, init_train, make, train_step
@@ -105,18 +106,6 @@ def updates():
 
     results = run(states, trajectories)
     return {name: (states[name], trajectories[kind], *results[name]) for name, (_, kind, _) in CASES.items()}
-
-
-def slow_gae(rows, values, next_values, gamma, lambda_):
-    advantages = np.zeros(values.shape)
-    for n in range(NUM_ENVS):
-        following = 0.0
-        for t in reversed(range(LENGTH)):
-            bootstrap = 0.0 if rows.terminated[t, n] else gamma * next_values[t, n]
-            following = 0.0 if rows.terminated[t, n] or rows.truncated[t, n] else following
-            following = rows.reward[t, n] + bootstrap - values[t, n] + gamma * lambda_ * following
-            advantages[t, n] = following
-    return advantages
 
 
 def fisher_matrix(policy, obs):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import play
 
 from jaxrl import checks, envs
 from jaxrl.envs import bit_flip, point_reach
@@ -33,18 +34,8 @@ def runs():
         start = jax.vmap(env.reset)(jax.random.split(key, NUM_ENVS))
         return jax.lax.scan(body, start, jax.random.split(key, NUM_STEPS))[1]
 
-    play = jax.jit(lambda key: {name: rollout(env, key) for name, env in MADE.items()})
-    return jax.tree.map(np.asarray, play(jax.random.key(0)))
-
-
-def play(env, state, actions):
-    """Outcomes of the actions from a state, `[T]`."""
-
-    def body(state, action):
-        state, _, outcome = env.step(jax.random.key(1), state, action)
-        return state, outcome
-
-    return jax.tree.map(np.asarray, jax.jit(lambda: jax.lax.scan(body, state, jnp.asarray(actions))[1])())
+    run = jax.jit(lambda key: {name: rollout(env, key) for name, env in MADE.items()})
+    return jax.tree.map(np.asarray, run(jax.random.key(0)))
 
 
 def halves(obs):
