@@ -8,6 +8,7 @@ from jaxrl.agents.a2c import a2c, one_step_actor_critic
 from jaxrl.agents.a3c import a3c
 from jaxrl.agents.acer import acer
 from jaxrl.agents.cem import cem
+from jaxrl.agents.ddpg import ddpg
 from jaxrl.agents.dppo import dppo
 from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
 from jaxrl.agents.hill_climbing import hill_climbing
@@ -16,7 +17,9 @@ from jaxrl.agents.nfq import nfq
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.pqn import pqn
 from jaxrl.agents.r2d2 import r2d2
+from jaxrl.agents.redq import droq, redq
 from jaxrl.agents.reinforce import reinforce
+from jaxrl.agents.sac import sac
 from jaxrl.agents.tabular import (
     double_q_learning,
     expected_sarsa,
@@ -28,6 +31,7 @@ from jaxrl.agents.tabular import (
     sarsa_lambda,
     td,
 )
+from jaxrl.agents.td3 import td3
 from jaxrl.agents.trpo import npg, trpo
 from jaxrl.checks import unknown_name
 from jaxrl.types import Agent
@@ -49,6 +53,11 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "trpo": trpo,
     "ppo": ppo,
     "dppo": dppo,
+    "ddpg": ddpg,
+    "td3": td3,
+    "sac": sac,
+    "redq": redq,
+    "droq": droq,
     "cem": cem,
     "hill_climbing": hill_climbing,
     "q_learning": q_learning,
@@ -81,9 +90,11 @@ __all__ = [
     "acer",
     "cem",
     "constructor",
+    "ddpg",
     "double_q_learning",
     "dppo",
     "dqn",
+    "droq",
     "expected_sarsa",
     "hill_climbing",
     "monte_carlo",
@@ -99,9 +110,12 @@ __all__ = [
     "qr_dqn",
     "r2d2",
     "rainbow",
+    "redq",
     "reinforce",
+    "sac",
     "sarsa",
     "sarsa_lambda",
     "td",
+    "td3",
     "trpo",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxrl.types import Array, Box, Discrete, Space
+from jaxrl import checks
+from jaxrl.types import Array, Box, Discrete, Space, Spec
 
 
 def to_action_space(action: Array, space: Space) -> Array:
@@ -19,3 +20,26 @@ def to_action_space(action: Array, space: Space) -> Array:
 def from_action_space(action: Array, space: Box) -> Array:
     """Finite bounds mapped onto [-1, 1]: what `to_action_space` made an action of, but for what it cut off."""
     return 2.0 * (action - space.low) / (space.high - space.low) - 1.0
+
+
+def check_bounded(owner: str, spec: Spec, instead: str):
+    """Checks that an environment's actions are vectors between finite bounds.
+
+    Args:
+      owner: the agent.
+      spec: the environment's.
+      instead: the agents to use where actions are discrete, such as "dqn".
+
+    Raises:
+      JaxrlError: if they are not.
+    """
+    space = spec.action_space
+    if not isinstance(space, Box):
+        raise checks.JaxrlError(f"{owner}: {spec.id} has discrete actions; it needs continuous ones, or use {instead}")
+    if len(space.shape) != 1:
+        raise checks.JaxrlError(f"{owner}: {spec.id} has actions of shape {space.shape}; it needs vectors")
+    if not space.bounded or not (space.low < space.high).all():
+        raise checks.JaxrlError(
+            f"{owner}: {spec.id} has actions between {space.low.tolist()} and {space.high.tolist()}; it needs finite "
+            "bounds, the lower ones below the upper, or use ppo"
+        )

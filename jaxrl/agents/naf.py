@@ -10,19 +10,15 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import replay_learning
-from jaxrl.agents.action_scale import from_action_space, to_action_space
+from jaxrl.agents.action_noise import check_noise, make_action_noise
+from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
 from jaxrl.agents.replay_learning import Loss, ReplayState
 from jaxrl.agents.value_heads import LOSSES
-from jaxrl.exploration import gaussian, ornstein_uhlenbeck
 from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
-from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Space, Spec, Transition
-
-NOISES = ("gaussian", "ornstein_uhlenbeck")
-# `init_memory` does not know the environment, so the memory of Ornstein-Uhlenbeck noise has a fixed width.
-MAX_ACTION_SIZE = 64
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
 class Quadratic(NamedTuple):
@@ -160,13 +156,11 @@ def naf(
     """
     checks.number("naf", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
     checks.number("naf", 0, 1, gamma=gamma, priority_alpha=priority_alpha, priority_beta=priority_beta)
-    checks.number("naf", 0, 1, open_low=True, tau=tau, noise_theta=noise_theta)
-    checks.number("naf", 0, noise_scale=noise_scale, noise_final=noise_final)
-    checks.integer("naf", noise_decay_steps=noise_decay_steps, priority_beta_steps=priority_beta_steps)
+    checks.number("naf", 0, 1, open_low=True, tau=tau)
+    checks.integer("naf", priority_beta_steps=priority_beta_steps)
     checks.integer("naf", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
     checks.integer("naf", target_update_every=target_update_every, n_step=n_step)
     checks.integer("naf", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of("naf", NOISES, noise=noise)
     checks.one_of("naf", LOSSES, loss=loss)
     checks.one_of("naf", ACTIVATIONS, activation=activation)
     replay_learning.check_schedule(
@@ -181,28 +175,22 @@ def naf(
         beta_steps=priority_beta_steps, relabel=hindsight,
     )  # fmt: skip
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
-    scale_at = optax.linear_schedule(noise_scale, noise_final, noise_decay_steps)
+    wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:
         return NAFNetwork(make_torso("naf", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
     def init(key: Key, spec: Spec) -> ReplayState:
-        _check_actions(spec, noise)
+        check_bounded("naf", spec, "dqn")
+        check_noise("naf", spec, noise)
         obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
         params = network(spec).init(key, obs)
         return replay_learning.init_state(params, spec, optimizer, memory, (rollout_length, num_envs))
 
-    def init_memory(num_envs: int) -> PyTree:
-        return jnp.zeros((num_envs, MAX_ACTION_SIZE)) if noise == "ornstein_uhlenbeck" else ()
-
     def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         action = network(state.spec).apply(state.params, obs).mean
-        if explore and noise == "gaussian":
-            action = gaussian(key, action, scale_at(step))
-        elif explore:
-            wander = ornstein_uhlenbeck(key, policy_memory[:, : action.shape[1]], noise_theta)
-            policy_memory = policy_memory.at[:, : action.shape[1]].set(wander)
-            action = action + scale_at(step) * wander
+        if explore:
+            action, policy_memory = wander.add(key, action, policy_memory, step)
         return to_action_space(action, state.spec.action_space), policy_memory, {}
 
     def target(params: PyTree, target_params: PyTree, batch: NStep, spec: Spec, key: Key) -> Array:
@@ -221,24 +209,6 @@ def naf(
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
         state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": scale_at(step)}
+        return state, metrics | {"noise": wander.scale(step)}
 
-    return Agent(init, act, update, num_envs, rollout_length, init_memory, name="naf")
-
-
-def _check_actions(spec: Spec, noise: str):
-    space: Space = spec.action_space
-    if not isinstance(space, Box):
-        raise checks.JaxrlError(f"naf: {spec.id} has discrete actions; it needs continuous ones, or use dqn")
-    if len(space.shape) != 1:
-        raise checks.JaxrlError(f"naf: {spec.id} has actions of shape {space.shape}; it needs vectors")
-    if not space.bounded or not (space.low < space.high).all():
-        raise checks.JaxrlError(
-            f"naf: {spec.id} has actions between {space.low.tolist()} and {space.high.tolist()}; it needs finite "
-            "bounds, the lower ones below the upper, or use ppo"
-        )
-    if noise == "ornstein_uhlenbeck" and space.shape[0] > MAX_ACTION_SIZE:
-        raise checks.JaxrlError(
-            f"naf: noise='ornstein_uhlenbeck' is not accepted on {spec.id}, whose actions have {space.shape[0]} "
-            f"numbers; with more than {MAX_ACTION_SIZE} it must be 'gaussian'"
-        )
+    return Agent(init, act, update, num_envs, rollout_length, wander.init_memory, name="naf")

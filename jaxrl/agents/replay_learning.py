@@ -108,6 +108,73 @@ def init_state(
     return ReplayState(spec, params, jax.tree.map(jnp.copy, params), optimizer.init(params), stored)
 
 
+def make_learning(
+    *,
+    replay: Replay,
+    prepare: Callable[[Sample], Any],
+    metrics: tuple[str, ...],
+    warmup_steps: int,
+    gradient_steps: int,
+    length: int = 1,
+    extras: tuple[str, ...] = (),
+) -> Callable[..., tuple[PyTree, PyTree, Metrics]]:
+    """What every agent with a replay does in an update: store the trajectory, and after the warm-up learn from samples.
+
+    Args:
+      replay: where transitions are kept.
+      prepare: from a sample to the batch that a gradient step gets.
+      metrics: the names that a gradient step reports; they are 0 during the warm-up.
+      warmup_steps: environment steps before the first gradient step.
+      gradient_steps: gradient steps in each update.
+      length: steps of experience in each element of a sample.
+      extras: names of what `act` reports and the replay keeps.
+
+    Returns:
+      `learn(gradient_step, learner, memory, trajectory, key, step) -> (learner, memory, metrics)`, where
+      `gradient_step(learner, batch, weights, key, count) -> (learner, errors, metrics)`: the learner is what gradient
+      steps change, `weights` the importance weights `[B]`, `errors` `[B]` what the replay takes priorities from, and
+      `count` the number of the gradient step, which goes on through the warm-up; all seeds share it.
+    """
+
+    def learn(
+        gradient_step: Callable[..., tuple[PyTree, Array, Metrics]],
+        learner: PyTree,
+        memory: PyTree,
+        trajectory: Transition,
+        key: Key,
+        step: Array,
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        kept = {name: trajectory.extras[name] for name in extras}
+        memory = replay.add(memory, trajectory._replace(extras=kept), step)
+        seen = step + trajectory.reward.size
+        first = step // trajectory.reward.size * gradient_steps
+
+        def one(learner: PyTree, inputs: tuple[Key, Array]):
+            sample_key, key = jax.random.split(inputs[0])
+            sample = replay.sample(memory, sample_key, seen, length)
+            learner, errors, values = gradient_step(learner, prepare(sample), sample.weights, key, inputs[1])
+            return learner, (values, sample.indices, errors)
+
+        def wait(learner: PyTree, inputs: PyTree):
+            batch_size = jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices.shape[0]
+            errors = jnp.zeros((gradient_steps, batch_size))
+            nothing = {name: jnp.zeros(gradient_steps) for name in metrics}
+            return learner, (nothing, jnp.full(errors.shape, NO_SLOT, jnp.int32), errors)
+
+        # Neither branch carries the replay: a branch that did would copy it.
+        learner, (values, indices, errors) = jax.lax.cond(
+            seen >= warmup_steps,
+            lambda learner, inputs: jax.lax.scan(one, learner, inputs),
+            wait,
+            learner,
+            (jax.random.split(key, gradient_steps), first + jnp.arange(gradient_steps)),
+        )
+        memory = replay.update(memory, indices.reshape(-1), errors.reshape(-1))
+        return learner, memory, jax.tree.map(jnp.mean, values)
+
+    return learn
+
+
 def make_update(
     *,
     replay: Replay,
@@ -125,7 +192,7 @@ def make_update(
     length: int = 1,
     extras: tuple[str, ...] = (),
 ) -> Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]:
-    """The `update` of an agent that keeps its experience in a replay and regresses to targets.
+    """The `update` of an agent that keeps its experience in a replay and regresses one network to targets.
 
     Args:
       replay: where transitions are kept.
@@ -143,17 +210,15 @@ def make_update(
       length: steps of experience in each element of a sample.
       extras: names of what `act` reports and the replay keeps.
     """
+    learn = make_learning(
+        replay=replay, prepare=prepare, metrics=("loss", *metrics), warmup_steps=warmup_steps,
+        gradient_steps=gradient_steps, length=length, extras=extras,
+    )  # fmt: skip
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        kept = {name: trajectory.extras[name] for name in extras}
-        memory = replay.add(state.replay, trajectory._replace(extras=kept), step)
-        seen = step + trajectory.reward.size
-
-        def learn(carry: tuple[PyTree, PyTree], key: Key):
-            params, opt_state = carry
-            sample_key, target_key, loss_key = jax.random.split(key, 3)
-            sample = replay.sample(memory, sample_key, seen, length)
-            batch = prepare(sample)
+        def gradient_step(learner: tuple[PyTree, PyTree], batch: Any, weights: Array, key: Key, count: Array):
+            params, opt_state = learner
+            target_key, loss_key = jax.random.split(key)
             target_params = state.target_params if target_network else params
             goal = jax.lax.stop_gradient(target(params, target_params, batch, state.spec, target_key))
             # First the target, then the rest: neither network's activations are in memory together with the other's.
@@ -161,36 +226,21 @@ def make_update(
 
             def weighted(params: PyTree) -> tuple[Array, Loss]:
                 out = loss(params, batch, goal, state.spec, loss_key)
-                return jnp.mean(sample.weights * out.loss), out
+                return jnp.mean(weights * out.loss), out
 
             (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
             updates, opt_state = optimizer.update(grads, opt_state, params)
             if anneal_steps:
                 updates = jax.tree.map(lambda u: annealed(step, anneal_steps) * u, updates)
-            seen_now = {"loss": value, **out.metrics}, sample.indices, out.errors
-            return (optax.apply_updates(params, updates), opt_state), seen_now
+            return (optax.apply_updates(params, updates), opt_state), out.errors, {"loss": value, **out.metrics}
 
-        def wait(carry: tuple[PyTree, PyTree], keys: Key):
-            batch_size = jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices.shape[0]
-            nothing = {name: jnp.zeros(gradient_steps) for name in ("loss", *metrics)}
-            errors = jnp.zeros((gradient_steps, batch_size))
-            return carry, (nothing, jnp.full(errors.shape, NO_SLOT, jnp.int32), errors)
-
-        # Neither branch carries the replay: a branch that did would copy it.
-        (params, opt_state), (values, indices, errors) = jax.lax.cond(
-            seen >= warmup_steps,
-            lambda carry, keys: jax.lax.scan(learn, carry, keys),
-            wait,
-            (state.params, state.opt_state),
-            jax.random.split(key, gradient_steps),
-        )
-        memory = replay.update(memory, indices.reshape(-1), errors.reshape(-1))
+        learner = (state.params, state.opt_state)
+        (params, opt_state), memory, values = learn(gradient_step, learner, state.replay, trajectory, key, step)
         target_params = jax.lax.cond(
-            seen // target_update_every != step // target_update_every,
+            (step + trajectory.reward.size) // target_update_every != step // target_update_every,
             lambda: optax.incremental_update(params, state.target_params, tau),
             lambda: state.target_params,
         )
-        values = jax.tree.map(jnp.mean, values)
         return ReplayState(state.spec, params, target_params, opt_state, memory), values
 
     return update

@@ -76,18 +76,24 @@ class MLP(nn.Module):
       activation: a key of `ACTIVATIONS`.
       obs_ndim: how many trailing axes belong to one observation; they are flattened.
       layer_norm: whether each layer's output is normalised over its units before the activation (Ba et al. 2016).
+      dropout: how much of each layer's output is dropped before that, in [0, 1), where `apply` has
+        `rngs={"dropout": key}` (Srivastava et al. 2014; in this order, Hiraoka et al. 2022).
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     obs_ndim: int = 1
     layer_norm: bool = False
+    dropout: Array | float = 0.0
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         x = obs.reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1)).astype(jnp.float32)
         for size in self.hidden_sizes:
             x = nn.Dense(size, kernel_init=orthogonal())(x)
+            if self.has_rng("dropout"):
+                kept = jax.random.uniform(self.make_rng("dropout"), x.shape) >= self.dropout
+                x = jnp.where(kept, x / (1.0 - self.dropout), 0.0)
             if self.layer_norm:
                 x = nn.LayerNorm()(x)
             x = ACTIVATIONS[self.activation](x)
