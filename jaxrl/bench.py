@@ -21,49 +21,58 @@ from typing import Any
 
 from jaxrl import checks
 
-# The configuration that is timed, beside the peers' the same: CartPole-v1, two layers of 64 units.
+# The configurations that are timed, beside the peers' the same; of discrete actions CartPole, of continuous Pendulum.
+OFF_POLICY = {"batch_size": 256, "warmup_steps": 256, "replay_size": 100_000, "hidden_sizes": (64, 64)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "a2c": {"num_envs": 4, "rollout_length": 128, "activation": "tanh"},
     "ppo": {"num_envs": 4, "rollout_length": 128, "num_epochs": 4, "num_minibatches": 4, "activation": "tanh"},
     "dqn": {"replay_size": 10_000, "batch_size": 128, "warmup_steps": 128, "rollout_length": 1, "activation": "relu"},
+    "td3": OFF_POLICY,
+    "sac": OFF_POLICY,
 }
-ENV = "CartPole-v1"
-TOTAL_STEPS = {"a2c": 6_400_000, "ppo": 3_200_000, "dqn": 80_000}  # of all seeds together
-STEPS_PER_SEED = {"a2c": (10_240, 819_200), "ppo": (10_240, 409_600), "dqn": (2_048, 20_480)}  # at least, at most
+ENVS = {agent: "Pendulum-v1" if agent in ("td3", "sac") else "CartPole-v1" for agent in SETTINGS}
+# Of all seeds together; and of each seed at least and at most.
+TOTAL_STEPS = {"a2c": 6_400_000, "ppo": 3_200_000, "dqn": 80_000, "td3": 80_000, "sac": 80_000}
+STEPS_PER_SEED = {
+    "a2c": (10_240, 819_200),
+    "ppo": (10_240, 409_600),
+    "dqn": (2_048, 20_480),
+    "td3": (2_048, 10_240),
+    "sac": (2_048, 10_240),
+}
 BATCH_SIZES = {2**14: 64, 2**17: 256, 2**20: 256}  # of prioritized replay, by capacity
 REPLAY_STEPS = 2_000
 
 
 def bench(
     *,
-    agents: tuple[str, ...] = ("a2c", "ppo", "dqn"),
+    agents: tuple[str, ...] = tuple(SETTINGS),
     seeds: tuple[int, ...] = (1, 8, 16, 32, 128, 512),
-    peer: str | None = None,
-    peer_name: str = "rejax",
+    peers: dict[str, str] | None = None,
     peer_seeds: tuple[int, ...] = (1, 16, 32),
     replays: tuple[int, ...] = tuple(BATCH_SIZES),
-    replay_peer: str | None = None,
-    replay_peer_name: str = "flashbax",
+    replay_peers: dict[str, str] | None = None,
     rounds: int = 2,
     repeats: int = 2,
     devices: int = 0,
     out: pathlib.Path | None = None,
 ) -> int:
-    """Measure A2C, PPO and DQN on CartPole-v1 (steps a second, compile time, peak memory), and prioritized replay.
+    """Measure agents (steps a second, compile time, peak memory) and prioritized replay, beside others'.
+
+    A2C, PPO and DQN learn CartPole-v1, TD3 and SAC Pendulum-v1.
 
     Args:
       agents: which agents.
       seeds: how many seeds side by side, one measurement for each number.
-      peer: command that times another framework; it is given --agent, --seeds, --num-steps and --repeats, and prints
-        steps_per_second and compile_seconds as a line of JSON. experiments/benchmarks/rejax_speed.py is one.
-      peer_name: what the table calls it.
-      peer_seeds: numbers of seeds at which the other framework is measured, too.
+      peers: other frameworks, by name the command that times one; it is given --agent, --seeds, --num-steps and
+        --repeats, and prints steps_per_second and compile_seconds as a line of JSON, or null where it has no such
+        agent or number of seeds. experiments/benchmarks/ has those of rejax and Stable-Baselines3.
+      peer_seeds: numbers of seeds at which the other frameworks are measured, too.
       replays: capacities of prioritized replay, of which a step is timed: a transition added, a batch drawn, and its
         priorities changed; any of 16384, 131072 and 1048576.
-      replay_peer: command that times another replay; it is given --capacity, --batch-size, --num-steps and --repeats.
+      replay_peers: the same of other replays; the command is given --capacity, --batch-size, --num-steps and --repeats.
         experiments/benchmarks/flashbax_speed.py is one.
-      replay_peer_name: what the table calls it.
-      rounds: how often the two take turns.
+      rounds: how often all take turns.
       repeats: timed runs each time; the fastest of all rounds counts.
       devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
       out: JSON file to write.
@@ -77,11 +86,13 @@ def bench(
         checks.one_of("bench", BATCH_SIZES, replays=capacity)
     if not (agents and seeds) and not replays:
         raise checks.JaxrlError("bench: agents and seeds, or replays, must hold one value at least")
-    for name, command in {"peer": peer, "replay_peer": replay_peer}.items():
-        if command is not None and not (shlex.split(command) and shutil.which(shlex.split(command)[0])):
-            raise checks.JaxrlError(
-                f"bench: {name}={command!r} is not accepted; it must begin with a program that is there"
-            )
+    peers, replay_peers = peers or {}, replay_peers or {}
+    for argument, commands in {"peers": peers, "replay_peers": replay_peers}.items():
+        for name, command in commands.items():
+            if not (shlex.split(command) and shutil.which(shlex.split(command)[0])):
+                raise checks.JaxrlError(
+                    f"bench: {argument}: {name}={command!r} is not accepted; it must begin with a program that is there"
+                )
     checks.integer("bench", rounds=rounds, repeats=repeats, **{f"seeds[{i}]": n for i, n in enumerate(seeds)})
     console = Console()
     tasks = [(agent, number) for agent in agents for number in seeds] + [("replay", number) for number in replays]
@@ -89,19 +100,17 @@ def bench(
     for task, number in track(tasks, description="measuring", console=console):
         if task == "replay":
             what = {"capacity": number, "batch_size": BATCH_SIZES[number], "num_steps": REPLAY_STEPS}
-            replay_rows.append(what | _compare(what, replay_peer, rounds, repeats))
+            replay_rows.append(what | _compare(what, replay_peers, rounds, repeats))
         else:
             low, high = STEPS_PER_SEED[task]
             steps = min(max(TOTAL_STEPS[task] // number, low), high)
             what = {"agent": task, "seeds": number, "num_steps": steps}
-            rows.append(what | _compare(what, peer if number in peer_seeds else None, rounds, repeats, devices))
-    report = {"machine": machine(), "env": ENV, "settings": SETTINGS}
+            rows.append(what | _compare(what, peers if number in peer_seeds else {}, rounds, repeats, devices))
     if rows:
-        console.print(_table(rows, peer_name))
+        console.print(_table(rows))
     if replay_rows:
-        console.print(_replay_table(replay_rows, replay_peer_name))
-    report |= {"peer": peer_name if peer else None, "rows": rows}
-    report |= {"replay_peer": replay_peer_name if replay_peer else None, "replay_rows": replay_rows}
+        console.print(_replay_table(replay_rows))
+    report = {"machine": machine(), "envs": ENVS, "settings": SETTINGS, "rows": rows, "replay_rows": replay_rows}
     if out is not None:
         from jaxrl.files import write_json
 
@@ -111,22 +120,22 @@ def bench(
 
 
 def _compare(
-    what: dict[str, Any], peer: str | None, rounds: int, repeats: int, devices: int | None = None
+    what: dict[str, Any], peers: dict[str, str], rounds: int, repeats: int, devices: int | None = None
 ) -> dict[str, Any]:
-    """Measures a row of the table, and the peer's beside it, taking turns."""
+    """Measures a row of the table, and the peers' beside it, taking turns."""
     options = [w for name, value in what.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     options += ["--repeats", str(repeats)]
     place = [] if devices is None else ["--devices", str(devices)]
-    ours = [sys.executable, "-m", "jaxrl.bench", *place, *options]
-    measured: dict[str, list[dict]] = {"ours": [], "theirs": []}
+    commands = {"jaxrl": [sys.executable, "-m", "jaxrl.bench", *place]}
+    commands |= {name: shlex.split(command) for name, command in peers.items()}
+    measured: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(rounds):
-        measured["ours"].append(_measure(ours))
-        if peer:
-            measured["theirs"].append(_measure([*shlex.split(peer), *options]))
-    row = _best(measured["ours"])
-    if peer:
-        row["peer"] = _best(measured["theirs"])
-        row["ratio"] = row["steps_per_second"] / row["peer"]["steps_per_second"]
+        for name, command in commands.items():
+            measured[name].append(_measure([*command, *options]))
+    row = _best(measured.pop("jaxrl"))
+    there = {name: _best(runs) for name, runs in measured.items() if None not in runs}
+    speed = row["steps_per_second"]
+    row["peers"] = {name: best | {"ratio": speed / best["steps_per_second"]} for name, best in there.items()}
     return row
 
 
@@ -162,7 +171,7 @@ def measure(agent: str, seeds: int, num_steps: int, repeats: int) -> dict[str, A
     make_agent = constructor(agent)
     [group] = plan(make_agent, SETTINGS[agent]).groups
     program = compile_group(
-        make_agent, group, make(ENV), run_key=jax.random.key(0), num_seeds=seeds, num_eval_episodes=1,
+        make_agent, group, make(ENVS[agent]), run_key=jax.random.key(0), num_seeds=seeds, num_eval_episodes=1,
         parts=("init", "train"),
     )  # fmt: skip
     updates = num_updates(program.agent, num_steps)
@@ -193,7 +202,7 @@ def measure_replay(capacity: int, batch_size: int, num_steps: int, repeats: int)
     from jaxrl.types import Discrete, Spec, Transition, box
 
     replay = prioritized(capacity=capacity, batch_size=batch_size)
-    spec = Spec(ENV, box(-1, 1, (4,)), Discrete(2), max_steps=500)
+    spec = Spec("CartPole-v1", box(-1, 1, (4,)), Discrete(2), max_steps=500)
     flag, number = jnp.zeros((1, 1), bool), jnp.zeros((1, 1))
 
     def transition(key: Any) -> Transition:
@@ -228,13 +237,14 @@ def measure_replay(capacity: int, batch_size: int, num_steps: int, repeats: int)
     return {"steps_per_second": num_steps / min(times[1:]), "compile_seconds": compile_seconds}
 
 
-def _measure(command: list[str]) -> dict[str, Any]:
+def _measure(command: list[str]) -> dict[str, Any] | None:
+    """What a command printed of its measurement; None where it has none to make."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise checks.JaxrlError(f"{shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
     try:
         measured = json.loads(done.stdout.strip().splitlines()[-1])
-        return measured | {name: float(measured[name]) for name in ("steps_per_second", "compile_seconds")}
+        return measured and measured | {name: float(measured[name]) for name in ("steps_per_second", "compile_seconds")}
     except (IndexError, KeyError, ValueError, TypeError) as error:
         raise checks.JaxrlError(
             f"{shlex.join(command)} must print a line of JSON with steps_per_second and compile_seconds, not "
@@ -248,29 +258,31 @@ def _best(measured: list[dict[str, Any]]) -> dict[str, Any]:
     return best | {"compile_seconds": min(m["compile_seconds"] for m in measured)}
 
 
-def _table(rows: list[dict[str, Any]], peer_name: str) -> Any:
+def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(title=f"{ENV}, environment steps a second of all seeds together", box=None)
-    for name in ("agent", "seeds", "steps/s", "compile", "memory", f"{peer_name} steps/s", "compile", "ratio"):
-        table.add_column(name, justify="right")
+    table = Table(title="environment steps a second of all seeds together", box=None)
+    for name in ("agent", "env", "seeds", "", "steps/s", "compile", "memory", "ratio"):
+        table.add_column(name, justify="left" if name in ("agent", "env", "") else "right")
     for row in rows:
-        ours, peer = _speed(row), _speed(row["peer"]) if "peer" in row else ("", "")
-        memory, ratio = f"{row['memory_bytes'] / 2**20:,.1f} MiB", f"{row['ratio']:.2f}" if "ratio" in row else ""
-        table.add_row(row["agent"], str(row["seeds"]), *ours, memory, *peer, ratio)
+        what = (row["agent"], ENVS[row["agent"]], str(row["seeds"]))
+        table.add_row(*what, "jaxrl", *_speed(row), f"{row['memory_bytes'] / 2**20:,.1f} MiB", "")
+        for name, peer in row["peers"].items():
+            table.add_row("", "", "", name, *_speed(peer), "", f"{peer['ratio']:.2f}")
     return table
 
 
-def _replay_table(rows: list[dict[str, Any]], peer_name: str) -> Any:
+def _replay_table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title="Prioritized replay: a transition added, a batch drawn, its priorities changed", box=None)
-    for name in ("capacity", "batch", "ms a step", f"{peer_name} ms", "ratio"):
-        table.add_column(name, justify="right")
+    for name in ("capacity", "batch", "", "ms a step", "ratio"):
+        table.add_column(name, justify="left" if not name else "right")
     for row in rows:
-        times = [f"{1000 / measured['steps_per_second']:.3f}" for measured in (row, row.get("peer")) if measured]
-        ratio = [f"{row['ratio']:.1f}"] if "ratio" in row else []
-        table.add_row(f"{row['capacity']:,}", str(row["batch_size"]), *times, *ratio)
+        what = (f"{row['capacity']:,}", str(row["batch_size"]))
+        table.add_row(*what, "jaxrl", f"{1000 / row['steps_per_second']:.3f}", "")
+        for name, peer in row["peers"].items():
+            table.add_row("", "", name, f"{1000 / peer['steps_per_second']:.3f}", f"{peer['ratio']:.1f}")
     return table
 
 

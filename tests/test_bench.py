@@ -45,19 +45,18 @@ def test_what_is_written(short, tmp_path, capsys):
     """The fastest round counts, on both sides; a peer is measured at its numbers of seeds alone, and takes turns."""
     out = tmp_path / "speed.json"
     peer = printing(PEER % "600 if '32' in sys.argv else 0")
-    options = {"agents": ("dqn",), "seeds": (32, 64), "peer": peer, "peer_seeds": (32,), "rounds": 2, "repeats": 3}
-    assert bench.bench(**options, replays=(), peer_name="theirs", out=out) == 0
+    options = {"agents": ("dqn",), "seeds": (32, 64), "peer_seeds": (32,), "rounds": 2, "repeats": 3}
+    assert bench.bench(**options, peers={"theirs": peer, "none": printing("print('null')")}, replays=(), out=out) == 0
     report = json.loads(out.read_text())
-    assert report.keys() == {"machine", "env", "settings", "peer", "rows", "replay_peer", "replay_rows"}
+    assert report.keys() == {"machine", "envs", "settings", "rows", "replay_rows"}
     assert report["machine"].keys() == {"date", "processor", "cores", "python", "jax"}
     assert all(report["machine"].values())
-    assert report["peer"] == "theirs"
     compared, alone = report["rows"]
     assert (compared["agent"], compared["seeds"], compared["num_steps"]) == ("dqn", 32, 2_500)
-    assert (compared["steps_per_second"], compared["peer"]["steps_per_second"], compared["ratio"]) == (300, 600, 0.5)
-    assert compared["peer"]["compile_seconds"] == 2.5
-    assert (alone["seeds"], alone["steps_per_second"], "peer" in alone) == (64, 200, False)
-    assert ["jaxrl.bench" in command for command in short] == [True, False, True, False, True, True]
+    assert compared["steps_per_second"] == 300
+    assert compared["peers"] == {"theirs": {"steps_per_second": 600, "compile_seconds": 2.5, "ratio": 0.5}}
+    assert (alone["seeds"], alone["steps_per_second"], alone["peers"]) == (64, 200, {})
+    assert ["jaxrl.bench" in command for command in short] == [True, False, False, True, False, False, True, True]
     ours, theirs = (command[-8:] for command in short[:2])
     assert ours == theirs == ["--agent", "dqn", "--seeds", "32", "--num-steps", "2500", "--repeats", "3"]
     printed = capsys.readouterr().out
@@ -67,12 +66,12 @@ def test_what_is_written(short, tmp_path, capsys):
 
 def test_prioritized_replay_is_measured(short, tmp_path, capsys):
     out, peer = tmp_path / "speed.json", printing(PEER % "25 if '16384' in sys.argv else 0")
-    assert bench.bench(agents=(), replays=(2**14,), replay_peer=peer, rounds=1, repeats=3, out=out) == 0
+    assert bench.bench(agents=(), replays=(2**14,), replay_peers={"other": peer}, rounds=1, repeats=3, out=out) == 0
     report = json.loads(out.read_text())
     assert report["rows"] == []
-    assert report["replay_peer"] == "flashbax"
     [row] = report["replay_rows"]
-    assert (row["capacity"], row["batch_size"], row["steps_per_second"], row["ratio"]) == (16384, 64, 100, 4)
+    assert (row["capacity"], row["batch_size"], row["steps_per_second"]) == (16384, 64, 100)
+    assert row["peers"]["other"]["ratio"] == 4
     ours, theirs = (command[-8:] for command in short)
     assert ours == theirs == ["--capacity", "16384", "--batch-size", "64", "--num-steps", "2000", "--repeats", "3"]
     printed = capsys.readouterr().out
@@ -110,7 +109,7 @@ def test_one_measurement_as_a_process(capsys, monkeypatch):
 def test_a_peer_that_fails(code, message, short, tmp_path):
     out = tmp_path / "speed.json"
     with pytest.raises(JaxrlError) as error:
-        bench.bench(agents=("ppo",), seeds=(1,), replays=(), peer=printing(code), rounds=1, out=out)
+        bench.bench(agents=("ppo",), seeds=(1,), replays=(), peers={"other": printing(code)}, rounds=1, out=out)
     assert message in str(error.value)
     assert str(error.value).startswith(shlex.quote(sys.executable))
     assert not out.exists()
@@ -119,16 +118,16 @@ def test_a_peer_that_fails(code, message, short, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"agents": ("pppo",)}, "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn"),
+        ({"agents": ("pppo",)}, "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn, td3, sac"),
         ({"agents": (), "replays": ()}, "bench: agents and seeds, or replays, must hold one value at least"),
         ({"replays": (1000,)}, "bench: replays=1000 is not accepted; it must be one of 16384, 131072, 1048576"),
-        ({"replay_peer": "no-such-program"}, "bench: replay_peer='no-such-program' is not accepted"),
+        ({"replay_peers": {"x": "no-such-program"}}, "bench: replay_peers: x='no-such-program' is not accepted"),
         ({"seeds": (), "replays": ()}, "bench: agents and seeds, or replays, must hold one value at least"),
         ({"seeds": (1, 0)}, r"bench: seeds\[1\]=0 is not accepted"),
         ({"rounds": 0}, "bench: rounds=0 is not accepted"),
         ({"repeats": 0}, "bench: repeats=0 is not accepted"),
-        ({"peer": "no-such-program --fast"}, "bench: peer='no-such-program --fast' is not accepted"),
-        ({"peer": " "}, "bench: peer=' ' is not accepted; it must begin with a program that is there"),
+        ({"peers": {"x": "no-such-program --fast"}}, "bench: peers: x='no-such-program --fast' is not accepted"),
+        ({"peers": {"x": " "}}, "bench: peers: x=' ' is not accepted; it must begin with a program that is there"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_measured(options, message, monkeypatch):

@@ -119,7 +119,7 @@ def test_the_folder_of_a_run(whole):
     config = json.loads((whole / "config.json").read_text())
     assert config.keys() == {
         *("agent", "env", "num_steps", "seeds", "hyper_parameters", "env_params", "seed", "log_every", "eval_every"),
-        *("eval_episodes", "checkpoint_every", "num_devices", "tensorboard", "configs"),
+        *("env_axes", "eval_episodes", "checkpoint_every", "num_devices", "tensorboard", "configs"),
     }
     assert config["hyper_parameters"].keys() == inspect.signature(AGENTS["dqn"]).parameters.keys()
     assert config["hyper_parameters"]["batch_size"] == 8
@@ -458,7 +458,7 @@ def test_other_ways_to_ask(capfd):
         (["evaluate", "other", "--draw", "-1"], "draw=-1 is not accepted; it must be a whole number, at least 0"),
         (["plot"], "plot: name one run's folder at least"),
         (["plot", "nowhere"], "nowhere/config.json: there is no such folder"),
-        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn"),
+        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn, td3, sac"),
     ],
 )
 def test_wrong_words(words, message, tmp_path, capfd, monkeypatch):

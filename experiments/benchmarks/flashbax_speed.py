@@ -1,7 +1,7 @@
 """Times flashbax's prioritized buffer as `jaxrl bench` times ours. Runs in a virtual environment of its own:
 
     python3.11 -m venv flashbax-venv && flashbax-venv/bin/pip install flashbax==0.1.3
-    jaxrl bench --replay-peer "flashbax-venv/bin/python experiments/benchmarks/flashbax_speed.py"
+    jaxrl bench --replay-peers flashbax "flashbax-venv/bin/python experiments/benchmarks/flashbax_speed.py"
 
 Prints one line of JSON: steps a second, in each of which a transition is added, a batch drawn, and its priorities
 changed; and the seconds that compiling took. The buffer is full, and written in place.

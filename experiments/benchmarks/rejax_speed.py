@@ -1,7 +1,7 @@
 """Times rejax on the benchmark's configuration. Runs in a virtual environment of its own, since its pins differ:
 
     python3.11 -m venv rejax-venv && rejax-venv/bin/pip install rejax==0.1.3 gymnax==0.0.9
-    jaxrl bench --peer "rejax-venv/bin/python experiments/benchmarks/rejax_speed.py"
+    jaxrl bench --peers rejax "rejax-venv/bin/python experiments/benchmarks/rejax_speed.py"
 
 Prints one line of JSON: environment steps a second of all seeds together, and the seconds that compiling took.
 """
@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--agent", choices=["a2c", "ppo", "dqn"], required=True, help="it has no a2c, and times ppo")
+parser.add_argument(
+    "--agent", choices=["a2c", "ppo", "dqn", "td3", "sac"], required=True, help="it has no a2c, and times ppo"
+)
 parser.add_argument("--seeds", type=int, required=True)
 parser.add_argument("--num-steps", type=int, required=True, help="environment steps of each seed")
 parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the fastest counts")
@@ -23,7 +25,7 @@ options = parser.parse_args()
 import rejax  # noqa: E402
 
 SHARED = {
-    "env": "CartPole-v1",
+    "env": "Pendulum-v1" if options.agent in ("td3", "sac") else "CartPole-v1",
     "total_timesteps": options.num_steps,
     "eval_freq": options.num_steps,
     "skip_initial_evaluation": True,
@@ -34,6 +36,14 @@ if options.agent in ("a2c", "ppo"):
     algorithm = rejax.PPO.create(
         num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4, max_grad_norm=0.5, agent_kwargs=network, **SHARED
     )
+elif options.agent in ("td3", "sac"):
+    # Its networks have two layers of 64 units, which is what we take, too.
+    memory = {"buffer_size": 100_000, "fill_buffer": 256, "batch_size": 256}
+    networks = {"actor_kwargs": {"activation": "relu"}, "critic_kwargs": {"activation": "relu"}}
+    if options.agent == "td3":
+        algorithm = rejax.TD3.create(num_envs=1, policy_delay=2, **networks, **memory, **SHARED)
+    else:
+        algorithm = rejax.SAC.create(num_envs=1, agent_kwargs={"activation": "relu"}, **memory, **SHARED)
 else:
     # Its Q-network has two layers of 64 units, whatever is asked for.
     algorithm = rejax.DQN.create(

@@ -1,4 +1,4 @@
-"""An arm of two links whose tip should come to a target, and stay there."""
+"""An arm of two links whose tip should come to a target: and stay there, or with nothing to go by until it arrives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import drawing
-from jaxrl.types import Array, Env, Key, Outcome, Spec, box
+from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,7 @@ RADIUS = 15.0
 HOLD = 50  # steps in a row on target, and one more ends the episode
 SCALE = 200.0  # what the lengths in observations and rewards are divided by
 MAX_STEPS = 300
+MAX_REACH_STEPS = 60
 
 
 class ArmState(NamedTuple):
@@ -105,10 +106,84 @@ def _observe(state: ArmState) -> tuple[Array, Array]:
     return jnp.concatenate([flag[None], elbow / SCALE, tip / SCALE, base / SCALE]), distance
 
 
+class ArmReachState(NamedTuple):
+    """The links' angles as in `ArmState`, where the tip is wanted as seen from the base, and the steps taken."""
+
+    angles: Array
+    wanted: Array
+    time: Array
+
+
+def arm_reach() -> Env:
+    """The arm of `arm_easy` with goals: -1 a step until its tip is within 15 of where it is wanted.
+
+    The step that gets there has reward 0 and terminates. Truncated after 60 steps; no way takes more than 32. Goals are
+    where the tip of an arm with both angles drawn uniformly is, and so are the angles that an episode begins with; in
+    place of a goal that the tip is at already comes one half a turn of the second link away. Actions are as in `arm_easy`.
+
+    Observations are float32 `[6]`: where elbow and tip are as seen from the base, and where the tip is wanted,
+    `(x, y) / 200` each.
+    """
+
+    def reset(key: Key) -> tuple[ArmReachState, Array]:
+        angles, wanted = jax.random.uniform(key, (2, 2), maxval=2 * jnp.pi)
+        wanted = _from_base(wanted)[2:]
+        turned = _from_base(angles + jnp.array([0.0, jnp.pi]))[2:]
+        wanted = jnp.where(ARM_GOAL.reward(_from_base(angles)[2:], wanted)[1], turned, wanted)
+        state = ArmReachState(angles, wanted, jnp.int32(0))
+        return state, _observe_reach(state)
+
+    def step(key: Key, old: ArmReachState, action: Array) -> tuple[ArmReachState, Array, Outcome]:
+        new = ArmReachState(old.angles + DT * jnp.clip(action, -1, 1), old.wanted, old.time + 1)
+        next_obs = _observe_reach(new)
+        reward, terminated = ARM_GOAL.reward(next_obs[2:4], next_obs[4:])
+        truncated = (new.time >= MAX_REACH_STEPS) & ~terminated
+        outcome = Outcome(reward, terminated, truncated, next_obs, {})
+        new, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), reset(key), (new, next_obs))
+        return new, obs, outcome
+
+    spec = Spec("jaxrl/ArmReach-v0", box(-1, 1, (6,)), box(-1, 1, (2,)), MAX_REACH_STEPS, goal=ARM_GOAL)
+    return Env(reset, step, spec, draw=_draw_reach)
+
+
+def _from_base(angles: Array) -> Array:
+    """Where elbow and tip are as seen from the base, in units of the arm's length: `[2]` to `[4]`."""
+    return ((joints(angles) - jnp.array(BASE))[1:] / SCALE).reshape(4)
+
+
+def _observe_reach(state: ArmReachState) -> Array:
+    return jnp.concatenate([_from_base(state.angles), state.wanted])
+
+
+def _achieved(obs: Array) -> Array:
+    return obs[..., 2:4]
+
+
+def _replace(obs: Array, goal: Array) -> Array:
+    return jnp.concatenate([obs[..., :4], jnp.broadcast_to(goal, obs[..., 4:].shape)], axis=-1)
+
+
+def _reward(achieved: Array, wanted: Array) -> tuple[Array, Array]:
+    near = jnp.linalg.norm(achieved - wanted, axis=-1) <= RADIUS / SCALE
+    return jnp.where(near, jnp.float32(0), jnp.float32(-1)), near
+
+
+ARM_GOAL = Goal(_achieved, _replace, _reward)
+
+
 def draw(state: ArmState, axes: Axes):
     """The field with the arm and the target, which is brighter where the tip was on it after the last step."""
-    positions = np.asarray(joints(jnp.asarray(state.angles)))
     drawing.disc(axes, np.asarray(state.target), RADIUS, drawing.ORANGE if int(state.held) else drawing.RED)
+    _draw_arm(axes, state.angles)
+
+
+def _draw_reach(state: ArmReachState, axes: Axes):
+    drawing.disc(axes, np.array(BASE) + SCALE * np.asarray(state.wanted), RADIUS, drawing.RED)
+    _draw_arm(axes, state.angles)
+
+
+def _draw_arm(axes: Axes, angles: Array):
+    positions = np.asarray(joints(jnp.asarray(angles)))
     drawing.rod(axes, positions, drawing.BLUE, 7)
     for position in positions[:2]:
         drawing.disc(axes, position, 8, drawing.DARK)

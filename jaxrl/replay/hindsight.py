@@ -42,7 +42,7 @@ def hindsight(*, strategy: str = "future", probability: float = 0.8) -> Read:
         if goal is None or layout.spec.max_steps is None:
             raise checks.JaxrlError(
                 f"hindsight: {layout.spec.id} has no goal that could be replaced, or no time limit; environments that "
-                "have both are jaxrl/BitFlip-v0 and jaxrl/PointReach-v0"
+                "have both are jaxrl/BitFlip-v0, jaxrl/PointReach-v0 and jaxrl/ArmReach-v0"
             )
         whether_key, which_key = jax.random.split(key)
         first, last = _episode(ring, slots, step)

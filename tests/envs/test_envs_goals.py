@@ -7,15 +7,16 @@ import pytest
 from playing import play
 
 from jaxrl import checks, envs
-from jaxrl.envs import bit_flip, point_reach
+from jaxrl.envs import arm, bit_flip, point_reach
 
-BITS, POINT = "jaxrl/BitFlip-v0", "jaxrl/PointReach-v0"
+BITS, POINT, ARM = "jaxrl/BitFlip-v0", "jaxrl/PointReach-v0", "jaxrl/ArmReach-v0"
 MADE = {
     "one bit": envs.make(BITS, num_bits=1),
     "two bits": envs.make(BITS, num_bits=2),
     "bits": envs.make(BITS, num_bits=4),
     "point": envs.make(POINT),
     "nine ways": envs.make(POINT, discretize_actions=3),
+    "arm": envs.make(ARM),
 }
 NUM_ENVS, NUM_STEPS = 64, 120
 
@@ -39,7 +40,8 @@ def runs():
 
 
 def halves(obs):
-    return np.split(obs, 2, axis=-1)
+    """What was achieved and what is wanted; of an arm, that is its last four numbers."""
+    return np.split(obs[..., 2:] if obs.shape[-1] == 6 else obs, 2, axis=-1)
 
 
 def test_specs():
@@ -50,7 +52,9 @@ def test_specs():
     assert (point.obs_space.low.tolist(), point.obs_space.high.tolist()) == ([-1] * 4, [1] * 4)
     assert np.allclose([point.action_space.low, point.action_space.high], [[-0.1] * 2, [0.1] * 2])
     assert point.max_steps == 50
-    for env_id, params in [(BITS, {"num_bits": 4}), (POINT, {}), (POINT, {"discretize_actions": 3})]:
+    reach = envs.make(ARM).spec
+    assert (reach.obs_space.shape, reach.action_space.shape, reach.max_steps) == ((6,), (2,), 60)
+    for env_id, params in [(BITS, {"num_bits": 4}), (POINT, {}), (ARM, {}), (POINT, {"discretize_actions": 3})]:
         once, again = (envs.make(env_id, **params).spec for _ in range(2))
         assert once == again
         assert hash(once) == hash(again)
@@ -147,7 +151,7 @@ def test_bits_to_their_goal_by_hand():
 def test_episodes_begin_at_random_and_unsolved():
     """Of two bits each start has 4 by 3 pairs; a goal one bit away has 5/16 + 1/16 of the chance for either bit."""
     reset = jax.jit(lambda key: {name: jax.vmap(env.reset)(jax.random.split(key, 4096))[1] for name, env in some})
-    some = [(name, MADE[name]) for name in ("one bit", "two bits", "point")]
+    some = [(name, MADE[name]) for name in ("one bit", "two bits", "point", "arm")]
     starts = {name: halves(np.asarray(obs)) for name, obs in reset(jax.random.key(3)).items()}
     bits, wanted = starts["one bit"]
     assert (bits + wanted == 1).all()
@@ -162,6 +166,29 @@ def test_episodes_begin_at_random_and_unsolved():
     assert (np.linalg.norm(position - wanted, axis=-1) > 0.05).all()  # of 4096 draws about 8 are nearer
     for half in (position, wanted):
         np.testing.assert_allclose(np.histogram2d(*half.T, bins=2, range=[[-1, 1]] * 2)[0] / 4096, 0.25, atol=0.03)
+    tip, wanted = starts["arm"]
+    assert (np.linalg.norm(tip - wanted, axis=-1) > 0.075).all()
+    for half in (tip, wanted):  # the sum of two directions: a mean square of 1/2, and all quarters alike
+        np.testing.assert_allclose(np.square(half).sum(-1).mean(), 0.5, atol=0.03)
+        assert np.linalg.norm(half, axis=-1).max() < 1.0001
+        np.testing.assert_allclose(np.histogram2d(*half.T, bins=2, range=[[-1, 1]] * 2)[0] / 4096, 0.25, atol=0.03)
+
+
+def test_an_arm_reaches_its_goal_by_hand():
+    """From angles 0 and pi / 2 the tip is at (0.5, 0.5); the second link turns on by 0.1 at most in each step."""
+    start = arm.ArmReachState(jnp.float32([0, np.pi / 2]), jnp.float32([0.4, 0.5]), jnp.int32(0))
+    env = MADE["arm"]
+    there = play(env, start, [[0, 5.0]])
+    elbow, tip = [0.5, 0.0], [0.5 - 0.5 * np.sin(0.1), 0.5 * np.cos(0.1)]
+    np.testing.assert_allclose(there.next_obs, [[*elbow, *tip, 0.4, 0.5]], atol=1e-6)
+    assert (there.reward.tolist(), there.terminated.tolist()) == ([0], [True])
+    away = play(env, start._replace(time=jnp.int32(58)), [[0, -1.0], [0, 0]])
+    assert (away.reward.tolist(), away.terminated.tolist()) == ([-1, -1], [False, False])
+    assert away.truncated.tolist() == [False, True]
+    last = play(env, start._replace(time=jnp.int32(59)), [[0, 1.0]])
+    assert (last.terminated.tolist(), last.truncated.tolist()) == ([True], [False])
+    still = play(env, start._replace(wanted=jnp.float32([0.5, 0.58])), [[0, 0]])  # 0.08 away: 16 of 200, and 15 will do
+    assert not still.terminated.any()
 
 
 def test_points_move(runs):

@@ -1,0 +1,57 @@
+"""A car in a valley whose engine is too weak: why DDPG there needs noise that remembers.
+
+In MountainCarContinuous-v0 the flag gives 100, and every action costs a tenth of its square. Noise that is drawn anew
+at each step pushes the car to and fro a hundred times while it swings once: the pushes cancel, the car stays in the
+valley, no return is ever above 0, and the agent learns that the best is to do nothing. Ornstein-Uhlenbeck noise pushes
+the same way for as long as a swing takes. Both kinds have the same standard deviation.
+
+    python experiments/exploration_noise.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+import tyro
+from comparison import Contender, compare, draw, final_returns, tabulate
+from episodes import FIGURES, save, use_all_cores
+
+import jaxrl
+
+COMMON = {
+    "hidden_sizes": (64, 64),
+    "batch_size": 64,
+    "noise_scale": 0.8,
+    "noise_final": 0.1,
+    "noise_decay_steps": 40_000,
+}
+CONTENDERS = {
+    "Ornstein-Uhlenbeck": Contender(jaxrl.ddpg, COMMON | {"noise": "ornstein_uhlenbeck", "noise_theta": 0.05}),
+    "Gaussian": Contender(jaxrl.ddpg, COMMON | {"noise": "gaussian"}),
+}
+
+
+def main(
+    seeds: int = 32, steps: int = 50_000, out: pathlib.Path = FIGURES / "exploration_noise.png"
+) -> dict[str, dict[str, np.ndarray]]:
+    """Learning curves of DDPG with correlated and with uncorrelated noise, over many seeds.
+
+    Args:
+      seeds: how many runs of each.
+      steps: environment steps of each run.
+      out: where to write the figure.
+
+    Returns:
+      by environment and noise: the greedy return at the end, `[S]`.
+    """
+    runs = compare(CONTENDERS, {"MountainCarContinuous-v0": steps}, seeds=seeds)
+    rich.print(tabulate(f"DDPG by its noise, {seeds:,} seeds: IQM (95 % interval)", runs))
+    save(draw(f"DDPG by its noise, {seeds:,} seeds: IQM and 95 % interval", runs), out)
+    return final_returns(runs)
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    tyro.cli(main)
