@@ -18,6 +18,25 @@ class JaxrlError(ValueError):
     """An error that its message explains in full: a user needs no traceback to act on it."""
 
 
+class RunError(JaxrlError):
+    """What went wrong while a run was going on, and not in what was asked for."""
+
+
+class StepError(Exception):
+    """What went wrong in one of several environments on the host; what trains in it knows at which step that was.
+
+    Attributes:
+      index: which environment.
+      text: what went wrong.
+    """
+
+    def __init__(self, index: int | StepError, text: str = ""):
+        if isinstance(index, StepError):  # who hands on another process's exception may make one of it
+            index, text = index.index, index.text
+        super().__init__(index, text)  # all of the arguments, so that it can be pickled
+        self.index, self.text = index, text
+
+
 def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> JaxrlError:
     """The error for a name that is not in a table: it offers the closest ones.
 

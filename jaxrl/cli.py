@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[words[0]](words[1:]) or 0
     except JaxrlError as error:
         print(f"jaxrl: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, checks.RunError) else 2
     except SystemExit as exit:  # tyro's: it has printed help, or which option was wrong
         return exit.code
     except KeyboardInterrupt:
@@ -90,7 +90,8 @@ class RunOptions:
       out: the run's folder, made if it is not there; runs/AGENT-ENV unless given.
       seeds: how many seeds are trained side by side.
       seed: number that the run's random key is made from.
-      env_params: parameters of the environment and its wrappers, such as max_steps_in_episode=200 or backend=spring.
+      env_params: parameters of the environment and its wrappers, such as max_steps_in_episode=200 or backend=spring;
+        for sweep a list is an axis, g=[8.0,10.0,12.0], and a tuple one value, observe=(0,2).
       log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation, for each seed.
@@ -140,11 +141,14 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
     folder.use_devices(run.devices)
+    from jaxrl.program import split_axes
     from jaxrl.run import Job, prepare
 
+    env_params = _parameters(run.env_params)
+    env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
     job = Job(
-        name, run.env, run.num_steps, run.seeds, chosen, _parameters(run.env_params), run.seed, run.log_every,
-        run.eval_every, run.eval_episodes, run.checkpoint_every,
+        name, run.env, run.num_steps, run.seeds, chosen, env_params, run.seed, run.log_every, run.eval_every,
+        run.eval_episodes, run.checkpoint_every, env_axes,
     )  # fmt: skip
     ready = prepare(job, make_agent)
     out = run.out or pathlib.Path("runs", f"{name}-{run.env.replace('/', '-')}")
@@ -177,8 +181,8 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
         kind, default = hints[p.name], p.default
         if "Callable" in str(kind):  # a function, which has no place on a command line
             continue
-        if isinstance(kind, types.UnionType):  # a name, or what it names: here it is the name
-            kind = str
+        if isinstance(kind, types.UnionType):  # a name, or what it names: here it is the name; else a number
+            kind = str if str in kind.__args__ else float
         if kind is bool:
             kind = Annotated[bool, tyro.conf.FlagConversionOff]
         if axes and not isinstance(default, tuple):
@@ -229,6 +233,8 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
             if config["tensorboard"]:
                 listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
             results = execute(ready, out, listeners, should_stop)
+    except checks.RunError as error:
+        raise checks.RunError(f"{error}; all before that is saved: jaxrl resume {out} goes on from there") from error
     except Interrupted:
         text = f"stopped, and saved; go on with: jaxrl resume {out}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -309,7 +315,7 @@ def evaluate(words: list[str]) -> int:
         checks.integer("evaluate", 0, draw=draw)
         ready, _ = folder.read_run(directory)
         if render is not None:
-            drawing.check(ready.env, render)  # before anything compiles
+            drawing.check(ready.envs[0], render)  # before anything compiles
         configs = ready.plan.configs
         returns = np.zeros((len(configs), ready.job.seeds, 1))
         for group, values in evaluations(ready, directory, episodes, draw):
@@ -320,7 +326,7 @@ def evaluate(words: list[str]) -> int:
         if render is not None:
             finite = np.where(np.isnan(returns), -np.inf, returns)
             config, seed, _ = (int(i) for i in np.unravel_index(np.argmax(finite), finite.shape))
-            drawing.render(ready.env, drawing.episode_of_run(ready, directory, config, seed, draw), render)
+            drawing.render(ready.envs[config], drawing.episode_of_run(ready, directory, config, seed, draw), render)
             print(f"{render}: " + ", ".join(part for part in (results.label(config), f"seed {seed}") if part))
         return 0
 

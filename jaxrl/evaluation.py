@@ -6,15 +6,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks, prng
-from jaxrl.types import Agent, Array, Env, Key, PyTree
+from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree, Spec
 
 DEFAULT_MAX_STEPS = 10_000
 
 
-def evaluate(key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int, max_steps: int | None = None) -> Array:
+def default_max_steps(spec: Spec) -> int:
+    """After how many steps an episode that has not ended counts as it is."""
+    return spec.max_steps or DEFAULT_MAX_STEPS
+
+
+def evaluate(
+    key: Key, agent: Agent, state: PyTree, env: Env | HostEnv, num_episodes: int, max_steps: int | None = None
+) -> Array:
     """The returns of whole episodes in which the agent does what it thinks is best. Pure, like `train`.
 
-    The episodes run side by side, each in an environment of its own, until the last of them has ended.
+    The episodes run side by side, each in an environment of its own, until the last of them has ended. Of an
+    environment on the host it steps those itself, and so is not pure, nor to be compiled.
 
     Args:
       key: for the environments' draws (and the policy's, where even its greedy form is random).
@@ -31,8 +39,12 @@ def evaluate(key: Key, agent: Agent, state: PyTree, env: Env, num_episodes: int,
     Raises:
       JaxrlError: if `num_episodes` or `max_steps` is not a positive whole number.
     """
-    limit = max_steps if max_steps is not None else env.spec.max_steps or DEFAULT_MAX_STEPS
+    limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
+    if isinstance(env, HostEnv):
+        from jaxrl import host  # which needs this module
+
+        return jnp.asarray(host.evaluate(key, agent, state, env, num_episodes, limit))
     reset_key, run_key = jax.random.split(prng.unrolled(key))
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
 

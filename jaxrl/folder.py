@@ -82,7 +82,7 @@ def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     if not path.is_file():
         reason = "it has no config.json" if out.is_dir() else "there is no such folder"
         raise JaxrlError(f"{out} is not a run's folder: {reason}")
-    config = read_json(path)
+    config = {"env_axes": {}} | read_json(path)  # older runs have none
     from jaxrl.run import Job, prepare
 
     kinds = get_type_hints(Job)

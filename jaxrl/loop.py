@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxrl import prng
 from jaxrl.checks import JaxrlError
 from jaxrl.envs.wrappers import episode_statistics
-from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree, Transition
+from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
 
 
 class TrainState(NamedTuple):
@@ -81,20 +81,23 @@ def num_updates(agent: Agent, num_steps: int) -> int:
     return num_steps // steps_per_update(agent)
 
 
-def init_train(key: Key, agent: Agent, env: Env) -> TrainState:
+def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
     """The state before the first step.
 
     Args:
       key: the seed's key; different seeds need different ones.
       agent: whom to train.
-      env: where.
+      env: where. Of an environment on the host, `env` and `obs` are `()`: they stay there.
 
     Raises:
       JaxrlError: if the agent cannot act in the environment.
     """
     init_key, env_key, run_key = jax.random.split(prng.unrolled(key), 3)
-    env = episode_statistics(env)
-    env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, agent.num_envs))
+    if isinstance(env, HostEnv):
+        env_state, obs = (), ()
+    else:
+        env = episode_statistics(env)
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, agent.num_envs))
     return TrainState(
         agent=agent.init(init_key, env.spec),
         memory=agent.init_memory(agent.num_envs),
@@ -152,15 +155,33 @@ def _update(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, Epis
         env_state, obs = jax.vmap(env.reset)(keys[1 : 1 + resets])
         state = state._replace(memory=agent.init_memory(width), env=env_state, obs=obs)
     moved, trajectory = collect(state, agent, env, rollout_keys)
-    agent_state, metrics = agent.update(state.agent, trajectory, keys[0], state.step)
+    return learn(moved, agent, trajectory, keys[0], state.step)
+
+
+def learn(
+    state: TrainState, agent: Agent, trajectory: Transition, key: Key, step: Array
+) -> tuple[TrainState, EpisodeSummary, Metrics]:
+    """Hands a trajectory to the agent.
+
+    Args:
+      state: where training stands after the trajectory.
+      agent: who learns.
+      trajectory: leaves `[T, N, ...]`, with episode statistics.
+      key: the update's.
+      step: environment steps before the trajectory.
+
+    Returns:
+      the new state, the episodes that ended in the trajectory, and what `agent.update` reports.
+    """
+    agent_state, metrics = agent.update(state.agent, trajectory, key, step)
     episodes = summarize(trajectory)
     bad = ~jnp.isfinite(sum(jax.tree.leaves(metrics), jnp.float32(0)))
-    moved = moved._replace(
+    state = state._replace(
         agent=agent_state,
         last_return=jnp.where(episodes.count > 0, episodes.return_sum / episodes.count, state.last_return),
-        first_bad_step=_mark(state.first_bad_step, bad, moved.step),
+        first_bad_step=_mark(state.first_bad_step, bad, state.step),
     )
-    return moved, episodes, metrics
+    return state, episodes, metrics
 
 
 def _mark(first_bad_step: Array, bad: Array, step: Array) -> Array:
@@ -194,6 +215,11 @@ def train(key: Key, agent: Agent, env: Env, num_steps: int) -> tuple[TrainState,
     Raises:
       JaxrlError: if the agent cannot act in the environment, or `num_steps` is less than one update takes.
     """
+    if isinstance(env, HostEnv):
+        raise JaxrlError(
+            f"train: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, and "
+            "so does the command line, jaxrl train"
+        )
     length = num_updates(agent, num_steps)
     state = init_train(key, agent, env)
     return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=length)
@@ -217,21 +243,39 @@ def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | i
     _, _, shapes = jax.eval_shape(update, state)
 
     def body(_, carry):
-        state, episodes, sums = carry
-        state, new_episodes, metrics = update(state)
-        return state, merge(episodes, new_episodes), jax.tree.map(jnp.add, sums, metrics)
+        state, seen = carry
+        state, *new = update(state)
+        return state, add(seen, *new)
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    state, episodes, sums = jax.lax.fori_loop(0, updates, body, (state, _no_episodes(), zeros))
+    state, seen = jax.lax.fori_loop(0, updates, body, (state, nothing_seen(shapes)))
+    return state._replace(first_bad_step=checked_parameters(state)), interval_metrics(seen, updates)
+
+
+Seen = tuple[EpisodeSummary, Metrics]  # over the updates of an interval: the episodes that ended, and metrics' sums
+
+
+def nothing_seen(metrics: Metrics) -> Seen:
+    """What an interval begins with; of the metrics only shapes and dtypes count."""
+    zero, inf = jnp.float32(0), jnp.float32(jnp.inf)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+    return EpisodeSummary(zero, zero, inf, -inf, zero, inf, -inf), zeros
+
+
+def add(seen: Seen, episodes: EpisodeSummary, metrics: Metrics) -> Seen:
+    """What was seen, with another update's."""
+    return merge(seen[0], episodes), jax.tree.map(jnp.add, seen[1], metrics)
+
+
+def interval_metrics(seen: Seen, updates: Array | int) -> Metrics:
+    """The metrics of an interval of so many updates, as `train_interval` returns them."""
+    return jax.tree.map(lambda x: x / updates, seen[1]) | episode_metrics(seen[0])
+
+
+def checked_parameters(state: TrainState) -> Array:
+    """`first_bad_step`, after a look at all of the agent's numbers."""
     floats = [x for x in jax.tree.leaves(state.agent) if jnp.issubdtype(x.dtype, jnp.floating)]
     bad = ~jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats]))
-    state = state._replace(first_bad_step=_mark(state.first_bad_step, bad, state.step))
-    return state, jax.tree.map(lambda x: x / updates, sums) | episode_metrics(episodes)
-
-
-def _no_episodes() -> EpisodeSummary:
-    zero, inf = jnp.float32(0), jnp.float32(jnp.inf)
-    return EpisodeSummary(zero, zero, inf, -inf, zero, inf, -inf)
+    return _mark(state.first_bad_step, bad, state.step)
 
 
 def summarize(trajectory: Transition) -> EpisodeSummary:

@@ -357,10 +357,11 @@ def _comparison_title(runs: list[Results]) -> str:
 
 
 def _labels(runs: list[Results]) -> list[str]:
-    """Names for runs, of what differs between them: agent, environment, hyper-parameters, seeds; else their number."""
+    """Names for runs, of what differs between them: agent, environment, their parameters, seeds; else numbers."""
     facts = [
         {"agent": _agent(run), "env": _env(run)}
         | dict(run.config.get("hyper_parameters") or {})
+        | {f"env.{name}": value for name, value in (run.config.get("env_params") or {}).items()}
         | {"seeds": _seeds(run)}
         for run in runs
     ]

@@ -11,7 +11,7 @@ import concurrent.futures
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,10 @@ ROW_AXES = TrainState(**{name: None if name == "step" else 0 for name in TrainSt
 EVALUATION = np.uint32(2**31)
 
 
+# What the environment's parameters are called among a sweep's axes: an agent may have one of the same name.
+ENV = "env."
+
+
 class Group(NamedTuple):
     """Configurations that one compiled program trains.
 
@@ -41,18 +45,23 @@ class Group(NamedTuple):
       indices: their places in the plan's list of configurations.
       static: the arguments they have in common, all but the traced ones.
       traced: for each float hyper-parameter that varies, its value in each configuration, float32 `[C]`.
+      env_static: the environment's parameters that are axes and that they have in common.
+      env_traced: for each of its float parameters that vary within the group, as in `traced`.
     """
 
     indices: tuple[int, ...]
     static: dict[str, Any]
     traced: dict[str, np.ndarray]
+    env_static: dict[str, Any] = {}  # noqa: RUF012 - read, and never written to
+    env_traced: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 class Plan(NamedTuple):
     """A grid of hyper-parameters.
 
     Attributes:
-      configs: for each configuration the hyper-parameters that vary; `[{}]` where none does.
+      configs: for each configuration the hyper-parameters that vary, and the environment's parameters that do, named
+        `env.g`; `[{}]` where none does.
       groups: the configurations, by program.
     """
 
@@ -63,6 +72,12 @@ class Plan(NamedTuple):
 def is_axis(value: Any) -> bool:
     """Whether a hyper-parameter's value makes it an axis: a list, or an array that is not a scalar."""
     return isinstance(value, list) or (hasattr(value, "ndim") and value.ndim > 0)
+
+
+def split_axes(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """An environment's parameters: those with one value, and the axes of a sweep with all of theirs."""
+    axes = {k: axis_values(v) for k, v in params.items() if is_axis(v)}
+    return {k: v for k, v in params.items() if k not in axes}, axes
 
 
 def axis_values(values: Any) -> list[Any]:
@@ -83,12 +98,19 @@ def float_arguments(constructor: Constructor) -> set[str]:
     return {p.name for p in parameters if p.annotation in ("float", float)}
 
 
-def plan(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> Plan:
+def plan(
+    constructor: Constructor,
+    hyper_parameters: Mapping[str, Any],
+    env_axes: Mapping[str, Sequence[Any]] | None = None,
+    env_shared: Collection[str] = (),
+) -> Plan:
     """Lays out the grid of all combinations of the axes, and checks every point of it.
 
     Args:
       constructor: of the agent, such as `ppo`.
       hyper_parameters: its keyword arguments; a list or an array makes one an axis.
+      env_axes: for each parameter of the environment that is an axis its values; they follow the agent's.
+      env_shared: those of them that may vary within one compiled program.
 
     Raises:
       JaxrlError: for a hyper-parameter that the constructor does not know, an empty axis, or a value that it refuses.
@@ -107,18 +129,27 @@ def plan(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> Plan:
                 f"{accepted[argument].default}, or a list of tuples, which is an axis"
             )
     fixed = {k: v for k, v in hyper_parameters.items() if k not in axes}
+    floats = float_arguments(constructor) & axes.keys() | {ENV + name for name in env_shared}
+    axes |= {ENV + name: values for name, values in (env_axes or {}).items()}
     configs = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    floats = float_arguments(constructor) & axes.keys()
     members: dict[tuple, list[int]] = {}
     for index, config in enumerate(configs):
-        constructor(**fixed, **config)  # raises for a bad value, before anything is traced
+        constructor(**fixed, **_by_owner(config)[0])  # raises for a bad value, before anything is traced
         members.setdefault(tuple(repr(v) for k, v in config.items() if k not in floats), []).append(index)
     groups = []
     for indices in members.values():
-        static = fixed | {k: v for k, v in configs[indices[0]].items() if k not in floats}
-        traced = {k: np.array([configs[i][k] for i in indices], np.float32) for k in axes if k in floats}
-        groups.append(Group(tuple(indices), static, traced))
+        static, env_static = _by_owner({k: v for k, v in configs[indices[0]].items() if k not in floats})
+        traced, env_traced = _by_owner(
+            {k: np.array([configs[i][k] for i in indices], np.float32) for k in axes if k in floats}
+        )
+        groups.append(Group(tuple(indices), fixed | static, traced, env_static, env_traced))
     return Plan(configs, groups)
+
+
+def _by_owner(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A configuration's values: the agent's, and the environment's under their own names."""
+    agent = {name: value for name, value in config.items() if not name.startswith(ENV)}
+    return agent, {name.removeprefix(ENV): value for name, value in config.items() if name not in agent}
 
 
 class Program(NamedTuple):
@@ -134,6 +165,7 @@ class Program(NamedTuple):
       shapes: the state's shapes, types and sharding.
       compile_seconds: wall-clock time of tracing and compiling all three.
       memory_bytes: memory of all devices together that `train` needs at its peak, by the compiler's own analysis.
+      close: ends what the program holds on the host.
     """
 
     init: Callable[[], TrainState]
@@ -145,6 +177,7 @@ class Program(NamedTuple):
     shapes: TrainState
     compile_seconds: float
     memory_bytes: int
+    close: Callable[[], None] = lambda: None
 
 
 def group_agent(constructor: Constructor, group: Group, place: int = 0) -> Agent:
@@ -160,7 +193,7 @@ def seed_keys(run_key: Key, seeds: Array) -> Key:
 def compile_group(
     constructor: Constructor,
     group: Group,
-    env: Env,
+    env: Env | Callable[..., Env],
     *,
     run_key: Key,
     num_seeds: int,
@@ -172,7 +205,7 @@ def compile_group(
     Args:
       constructor: of the agent.
       group: its configurations.
-      env: where.
+      env: where; if its parameters vary within the group, what makes it of them.
       run_key: the run's key, which the seeds' keys are folded from.
       num_seeds: seeds of each configuration.
       num_eval_episodes: episodes of each evaluation of a row.
@@ -182,84 +215,132 @@ def compile_group(
       JaxrlError: if the agent cannot act in the environment.
     """
     started = time.perf_counter()
-    num_rows = len(group.indices) * num_seeds
-    devices = jax.devices()[:num_rows]
-    mesh = Mesh(np.array(devices), ("row",))
-    padded = -(-num_rows // len(devices)) * len(devices)
-    row = np.arange(padded) % num_rows  # the padding repeats the first rows; it is dropped from the metrics
-    keys = seed_keys(run_key, jnp.asarray(row % num_seeds))
-    hypers = {name: jnp.asarray(values[row // num_seeds]) for name, values in group.traced.items()}
+    rows = lay_out(constructor, group, run_key, num_seeds, jax.devices())
 
-    def agent_of(hypers: dict[str, Array]) -> Agent:
-        return constructor(**group.static, **hypers)
+    def env_of(hypers: dict[str, Array]) -> Env:
+        return env if isinstance(env, Env) else env(**{name: hypers[ENV + name] for name in group.env_traced})
 
     def init(keys: Key, hypers: dict[str, Array]) -> TrainState:
-        return jax.vmap(lambda key, h: init_train(key, agent_of(h), env), out_axes=ROW_AXES)(keys, hypers)
+        return jax.vmap(lambda key, h: init_train(key, rows.agent_of(h), env_of(h)), out_axes=ROW_AXES)(keys, hypers)
 
     def train(state: TrainState, hypers: dict[str, Array], updates: Array) -> tuple[TrainState, Metrics]:
-        one = lambda state, h: train_interval(state, agent_of(h), env, updates)  # noqa: E731
+        one = lambda state, h: train_interval(state, rows.agent_of(h), env_of(h), updates)  # noqa: E731
         return jax.vmap(one, in_axes=(ROW_AXES, 0), out_axes=(ROW_AXES, 0))(state, hypers)
 
     def evaluation(state: TrainState, hypers: dict[str, Array], draw: Array) -> Array:
         def one(state: TrainState, h: dict[str, Array]) -> Array:
-            key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
-            return evaluate(jax.random.fold_in(key, draw), agent_of(h), state.agent, env, num_eval_episodes)
+            key = evaluation_key(state, draw)
+            return evaluate(key, rows.agent_of(h), state.agent, env_of(h), num_eval_episodes)
 
         return jax.vmap(one, in_axes=(ROW_AXES, 0))(state, hypers)
 
-    rows, shared = P("row"), P()
-    state_spec = TrainState(*(rows if axis == 0 else shared for axis in ROW_AXES))
-
-    def sharded(function: Callable, in_specs: tuple, out_specs: Any) -> Callable:
-        # Under a `jit` of its own the function keeps the arrays that it closes over. Without, they become arguments of
-        # the map, and jaxlib 0.11 crashes where one of them is empty (brax has such).
-        return jax.shard_map(jax.jit(function), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-
-    def place(tree: PyTree, spec: P) -> PyTree:
-        return jax.device_put(tree, NamedSharding(mesh, spec))
-
-    keys, hypers = place((keys, hypers), rows)
-    starting = jax.jit(sharded(init, (rows, rows), state_spec)).trace(keys, hypers)
-    shapes = TrainState(
-        *(
-            jax.tree.map(
-                lambda x, spec=spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), x
-            )
-            for x, spec in zip(starting.out_info, state_spec, strict=True)
-        )
-    )
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, shared))
+    starting, shapes = rows.starting(init)
+    count = rows.shape(jax.ShapeDtypeStruct((), jnp.int32), SHARED)
+    hypers = rows.hypers
+    training = rows.sharded(train, (STATE, ROWS, SHARED), (STATE, ROWS))
+    evaluating = rows.sharded(evaluation, (STATE, ROWS, SHARED), ROWS)
     lowered = {
         "init": starting.lower,
-        "train": lambda: jax.jit(
-            sharded(train, (state_spec, rows, shared), (state_spec, rows)), donate_argnums=0
-        ).lower(shapes, hypers, count),
-        "evaluate": lambda: jax.jit(sharded(evaluation, (state_spec, rows, shared), rows)).lower(shapes, hypers, count),
+        "train": lambda: jax.jit(training, donate_argnums=0).lower(shapes, hypers, count),
+        "evaluate": lambda: jax.jit(evaluating).lower(shapes, hypers, count),
     }
+    compiled = compile_parts({part: lowered[part] for part in lowered if part in parts})
+    return Program(
+        init=lambda: compiled["init"](rows.keys, hypers),
+        train=lambda state, updates: compiled["train"](state, hypers, rows.place(jnp.int32(updates), SHARED)),
+        evaluate=lambda state, draw=0: compiled["evaluate"](state, hypers, rows.place(jnp.int32(draw), SHARED)),
+        agent=group_agent(constructor, group),
+        num_rows=rows.num_rows,
+        mesh=rows.mesh,
+        shapes=shapes,
+        compile_seconds=time.perf_counter() - started,
+        memory_bytes=memory_of(compiled["train"]) * rows.mesh.size if "train" in compiled else 0,
+    )
+
+
+# How what a program takes and gives is split over the devices: rows, the same for all, and a `TrainState`'s fields.
+ROWS, SHARED = P("row"), P()
+STATE = TrainState(*(ROWS if axis == 0 else SHARED for axis in ROW_AXES))
+
+
+class Layout(NamedTuple):
+    """How a group's rows lie on the devices.
+
+    Attributes:
+      mesh: the devices.
+      num_rows: configurations times seeds.
+      row: int `[R]`, which row is in each place. Padding repeats the first ones; it is dropped from the metrics.
+      keys: each row's key, `[R]`.
+      hypers: each row's float hyper-parameters that vary, `[R]`, and its environment's, under `ENV` names.
+      agent_of: `agent_of(hypers) -> agent` of one row.
+    """
+
+    mesh: Mesh
+    num_rows: int
+    row: np.ndarray
+    keys: Key
+    hypers: dict[str, Array]
+    agent_of: Callable[[dict[str, Array]], Agent]
+
+    def place(self, tree: PyTree, spec: P) -> PyTree:
+        """Puts arrays onto the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, spec))
+
+    def shape(self, tree: PyTree, spec: P) -> PyTree:
+        """Shapes and dtypes as those of arrays that lie so on the devices."""
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+    def sharded(self, function: Callable, in_specs: tuple, out_specs: Any) -> Callable:
+        """A function of all rows, of which each device computes its own."""
+        # Under a `jit` of its own the function keeps the arrays that it closes over. Without, they become arguments of
+        # the map, and jaxlib 0.11 crashes where one of them is empty (brax has such).
+        return jax.shard_map(jax.jit(function), mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def starting(self, init: Callable[[Key, dict[str, Array]], TrainState]) -> tuple[Any, TrainState]:
+        """The traced `init(keys, hypers)`, and what it returns as shapes on the devices."""
+        traced = jax.jit(self.sharded(init, (ROWS, ROWS), STATE)).trace(self.keys, self.hypers)
+        fields = zip(traced.out_info, STATE, strict=True)
+        return traced, TrainState(*(self.shape(field, spec) for field, spec in fields))
+
+
+def lay_out(
+    constructor: Constructor, group: Group, run_key: Key, num_seeds: int, devices: Sequence[jax.Device]
+) -> Layout:
+    """Lays the rows of a group, configurations times seeds, over devices; the arguments as of `compile_group`."""
+    num_rows = len(group.indices) * num_seeds
+    mesh = Mesh(np.array(devices[:num_rows]), ("row",))
+    row = np.arange(-(-num_rows // mesh.size) * mesh.size) % num_rows
+    keys = seed_keys(run_key, jnp.asarray(row % num_seeds))
+    varied = group.traced | {ENV + name: values for name, values in group.env_traced.items()}
+    hypers = {name: jnp.asarray(values[row // num_seeds]) for name, values in varied.items()}
+    keys, hypers = jax.device_put((keys, hypers), NamedSharding(mesh, ROWS))
+
+    def agent_of(hypers: dict[str, Array]) -> Agent:
+        return constructor(**group.static, **{name: hypers[name] for name in group.traced})
+
+    return Layout(mesh, num_rows, row, keys, hypers, agent_of)
+
+
+def evaluation_key(state: TrainState, draw: Array) -> Key:
+    """The key of one row's evaluation."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32)), draw)
+
+
+def compile_parts(lowered: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Compiles a program's functions at once; each is given as what traces and lowers it."""
     # What runs once need not be fast: on a CPU, where optimising is most of compiling, `init` goes without.
-    hasty = {"xla_backend_optimization_level": 0} if devices[0].platform == "cpu" else {}
+    hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     # Tracing holds Python's lock and compiling does not, so each is compiled while the next is traced.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         pending = {
-            part: pool.submit(lowered[part]().compile, compiler_options=hasty if part == "init" else {})
-            for part in lowered
-            if part in parts
+            part: pool.submit(lower().compile, compiler_options=hasty if part == "init" else {})
+            for part, lower in lowered.items()
         }
-    compiled = {part: future.result() for part, future in pending.items()}
-    return Program(
-        init=lambda: compiled["init"](keys, hypers),
-        train=lambda state, updates: compiled["train"](state, hypers, place(jnp.int32(updates), shared)),
-        evaluate=lambda state, draw=0: compiled["evaluate"](state, hypers, place(jnp.int32(draw), shared)),
-        agent=group_agent(constructor, group),
-        num_rows=num_rows,
-        mesh=mesh,
-        shapes=shapes,
-        compile_seconds=time.perf_counter() - started,
-        memory_bytes=_memory(compiled["train"]) * len(devices) if "train" in compiled else 0,
-    )
+    return {part: future.result() for part, future in pending.items()}
 
 
-def _memory(compiled: Any) -> int:
+def memory_of(compiled: Any) -> int:
     """Bytes that one device needs at the peak of a compiled program, its donated arguments counted once."""
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

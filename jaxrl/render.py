@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 FORMATS = ("gif", "png")
 DRAWN = (
     *("jaxrl/Corridor-v0", "jaxrl/Maze-v0", "jaxrl/Cliff-v0", "jaxrl/WindyGrid-v0", "jaxrl/PointReach-v0"),
-    *("jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0", "CartPole-v1", "Pendulum-v1", "Acrobot-v1"),
-    *("MountainCar-v0", "MountainCarContinuous-v0", "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar"),
+    *("jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0", "jaxrl/ArmReach-v0", "CartPole-v1", "Pendulum-v1"),
+    *(
+        "Acrobot-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Asterix-MinAtar",
+        "Breakout-MinAtar",
+        "Freeway-MinAtar",
+    ),
     *("Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FrozenLake-misc"),
 )
 PANEL = 3.6  # inches: the longer side of what is drawn
@@ -101,7 +108,7 @@ def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw
     agent, state = trained(ready, out, config, seed)
     key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
     # An evaluation folds its draw, which is less than 2**31, into this key: the numbers from there on are free.
-    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.env)
+    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.envs[config])
 
 
 def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) -> None:

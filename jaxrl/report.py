@@ -105,5 +105,5 @@ def overview(console: Console):
         agents.add_row(name, inspect.getdoc(constructor).splitlines()[0])
     environments = Table("", "environment", title="environments (--env ID)", title_justify="left", box=None)
     for group, ids in list_ids().items():
-        environments.add_row(group, "  ".join(ids))
+        environments.add_row(group, "  ".join(ids) or f"none; pip install 'jaxrl[{group}]' adds them")
     console.print(agents, "", environments)

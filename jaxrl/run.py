@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -20,7 +21,9 @@ import numpy as np
 
 from jaxrl import checkpoint, checks
 from jaxrl.envs import make
+from jaxrl.envs.axes import make_grid
 from jaxrl.files import json_text
+from jaxrl.host import HostError, compile_host_group
 from jaxrl.loop import TrainState, init_train, num_updates, steps_per_update
 from jaxrl.program import (
     ROW_AXES,
@@ -34,10 +37,11 @@ from jaxrl.program import (
     is_axis,
     name_of,
     plan,
+    split_axes,
 )
 from jaxrl.results import Results, diverged_seeds
 from jaxrl.statistics import final_return
-from jaxrl.types import Agent, Env
+from jaxrl.types import Agent, Env, HostEnv
 
 NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise
 NUM_EVALUATIONS = 10
@@ -56,6 +60,7 @@ class Job:
       seeds: how many seeds of each configuration.
       hyper_parameters: arguments of the agent's constructor; a list is an axis of the sweep.
       env_params: arguments of `make`.
+      env_axes: more of them, each a list of values: axes of the sweep, the last ones of the grid.
       seed: what the run's key is made from.
       log_every: the log interval; 0 is a hundredth of the run.
       eval_every: the period of greedy evaluations; 0 is a tenth of the run.
@@ -74,6 +79,7 @@ class Job:
     eval_every: int = 0
     eval_episodes: int = 10
     checkpoint_every: int = 0
+    env_axes: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
 
 
 def in_json(job: Job) -> dict[str, Any]:
@@ -82,11 +88,11 @@ def in_json(job: Job) -> dict[str, Any]:
 
 
 class Ready(NamedTuple):
-    """A job whose every argument was checked, before anything compiles."""
+    """A job whose every argument was checked, before anything compiles; `envs` are of the plan's configurations."""
 
     job: Job
     constructor: Constructor
-    env: Env
+    envs: list[Env | HostEnv]
     plan: Plan
     log_every: int
     eval_every: int
@@ -119,12 +125,15 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
     checks.integer("run", num_steps=job.num_steps, seeds=job.seeds, eval_episodes=job.eval_episodes)
     periods = {"log_every": job.log_every, "eval_every": job.eval_every, "checkpoint_every": job.checkpoint_every}
     checks.integer("run", 0, seed=job.seed, **periods)
-    grid = plan(constructor, job.hyper_parameters)
-    env = make(job.env, **job.env_params)
+    plan(constructor, job.hyper_parameters)  # before the environments, which take longer
+    made = make_grid(job.env, job.env_params, job.env_axes)
+    grid = plan(constructor, job.hyper_parameters, job.env_axes, made.shared)
+    envs = [made.envs[i % len(made.envs)] for i in range(len(grid.configs))]
     agents = [group_agent(constructor, group) for group in grid.groups]
-    for agent in agents:
+    for agent, group in zip(agents, grid.groups, strict=True):
+        env = envs[group.indices[0]]
         num_updates(agent, job.num_steps)
-        jax.eval_shape(lambda key, agent=agent: init_train(key, agent, env), jax.random.key(0))
+        jax.eval_shape(lambda key, agent=agent, env=env: init_train(key, agent, env), jax.random.key(0))
     longest = max(map(steps_per_update, agents))
     if job.log_every and job.log_every < longest:
         raise checks.JaxrlError(
@@ -134,7 +143,7 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
     log_every = min(job.log_every or updates_each * longest, job.num_steps)
     num_intervals, rest = divmod(job.num_steps, log_every)
     return Ready(
-        job, constructor, env, grid, log_every,
+        job, constructor, envs, grid, log_every,
         eval_every=job.eval_every or -(-job.num_steps // NUM_EVALUATIONS),
         checkpoint_every=job.checkpoint_every or -(-job.num_steps // NUM_CHECKPOINTS),
         num_intervals=num_intervals + (rest >= longest),  # a shorter rest might hold no update: the last one takes it
@@ -154,10 +163,12 @@ def _due(ready: Ready, interval: int, every: int) -> bool:
 
 def compile_for(ready: Ready, group: Group, **options: Any) -> Program:
     """The group's program; see `compile_group` for the options."""
-    return compile_group(
+    job, env = ready.job, ready.envs[group.indices[0]]
+    compile_any = compile_host_group if isinstance(env, HostEnv) else compile_group
+    return compile_any(
         ready.constructor,
         group,
-        ready.env,
+        functools.partial(make, job.env, **job.env_params, **group.env_static) if group.env_traced else env,
         run_key=jax.random.key(ready.job.seed),
         num_seeds=ready.job.seeds,
         **{"num_eval_episodes": ready.job.eval_episodes} | options,
@@ -195,7 +206,8 @@ def execute(
     records, programs = [], []
     for index, group in enumerate(ready.plan.groups):
         program = compile_for(ready, group)
-        records.append(_train_group(ready, index, program, _checkpoints(out, index), listeners, should_stop))
+        with contextlib.closing(program):
+            records.append(_train_group(ready, index, program, _checkpoints(out, index), listeners, should_stop))
         programs.append(program)
     return _assemble(ready, records, programs)
 
@@ -232,11 +244,29 @@ def _train_group(
                 now = {name: values[:, :, interval] for name, values in metrics.items()}
                 listener.interval(ready, index, interval, steps_after(ready, interval + 1), now)
 
+        def save(intervals_done: int, state: TrainState):
+            facts.update(
+                run_seconds=before + time.perf_counter() - began,
+                first_bad_step=np.asarray(state.first_bad_step)[: program.num_rows].reshape(shape).tolist(),
+            )
+            if opened:
+                checkpoint.save(opened, checkpoint.Checkpoint(intervals_done, state, metrics, facts, job))
+
+        taken = int(state.step) // per_update
         for interval in range(start, ready.num_intervals):
-            updates = steps_after(ready, interval + 1) // per_update - steps_after(ready, interval) // per_update
-            state, computed = program.train(state, updates)
-            if _due(ready, interval, ready.eval_every):
-                computed = computed | {"eval_return": program.evaluate(state)}
+            computed, updates = {}, steps_after(ready, interval + 1) // per_update - taken
+            taken += updates
+            try:
+                if updates:  # none where a run goes on in whose evaluation an environment on the host failed
+                    state, computed = program.train(state, updates)
+                if _due(ready, interval, ready.eval_every):
+                    computed = computed | {"eval_return": program.evaluate(state)}
+            except HostError as error:
+                for known in filter(None, (pending, (interval, computed))):
+                    record(*known)
+                if opened and opened.latest_step() != interval:
+                    save(interval, error.state)
+                raise
             if pending:
                 record(*pending)  # the chunk before, while the device computes this one
             pending = (interval, computed)
@@ -244,12 +274,7 @@ def _train_group(
             if stopping or last or (opened and _due(ready, interval, ready.checkpoint_every)):
                 record(*pending)
                 pending = None
-                facts = {
-                    "run_seconds": before + time.perf_counter() - began,
-                    "first_bad_step": np.asarray(state.first_bad_step)[: program.num_rows].reshape(shape).tolist(),
-                }
-                if opened:
-                    checkpoint.save(opened, checkpoint.Checkpoint(interval + 1, state, metrics, facts, job))
+                save(interval + 1, state)
                 if stopping and not last:
                     raise Interrupted
     return Record(metrics, facts)
@@ -259,7 +284,7 @@ def _assemble(ready: Ready, records: list[Record], programs: list[Program]) -> R
     """One `Results` of all groups, configurations in the plan's order."""
     job, grid = ready.job, ready.plan
     order = np.argsort([i for group in grid.groups for i in group.indices])
-    swept = any(map(is_axis, job.hyper_parameters.values()))
+    swept = bool(job.env_axes) or any(map(is_axis, job.hyper_parameters.values()))
 
     def joined(parts: list[np.ndarray]) -> np.ndarray:
         whole = np.concatenate(parts)[order]
@@ -320,13 +345,15 @@ def sweep(
       env_id: as `make` takes it.
       num_steps: environment steps of each seed.
       seeds: how many seeds of each configuration.
-      env_params: further arguments of `make`.
+      env_params: further arguments of `make`. A list or an array makes one an axis, too, called `env.NAME` in the
+        results' configurations; one value that is a sequence is a tuple, such as `observe=(0, 2)`.
       run_seed: what the run's key is made from.
       log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation.
       **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
-        ones share a compiled program; each other combination has its own.
+        ones share a compiled program, the environment's as well unless its spaces depend on them or it must know their
+        values where it is made; each other combination has its own.
 
     Returns:
       `Results`, whose metrics are `[seed, time]`, or `[config, seed, time]` where anything is an axis.
@@ -342,9 +369,10 @@ def sweep(
     if not callable(constructor):
         raise checks.JaxrlError(f"sweep: constructor={constructor!r} is not accepted; one is jaxrl.ppo, without a call")
     hyper_parameters = {k: (axis_values(v) if is_axis(v) else v) for k, v in hyper_parameters.items()}
+    env_params, env_axes = split_axes(env_params or {})
     job = Job(
-        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, dict(env_params or {}), run_seed, log_every,
-        eval_every, eval_episodes,
+        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, env_params, run_seed, log_every, eval_every,
+        eval_episodes, env_axes=env_axes,
     )  # fmt: skip
     return execute(prepare(job, constructor))
 

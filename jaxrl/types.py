@@ -7,8 +7,8 @@ Axes are named once, here: `T` is time, `N` parallel environments, `B` a batch, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -190,6 +190,54 @@ class Env(NamedTuple):
     spec: Spec
     model: Model | None = None
     draw: Callable[[PyTree, Axes], None] | None = None
+
+
+class HostOutcome(NamedTuple):
+    """What one step of `N` environments on the host produced; NumPy arrays `[N, ...]` that nobody writes to afterwards.
+
+    Fields are as in `Outcome`, and `obs` is what to act on next: where an episode ended, the first observation of a new
+    one.
+    """
+
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    next_obs: np.ndarray
+
+
+class HostVector(Protocol):
+    """`N` environments on the host, each of which begins a new episode by itself where one ended."""
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Begins new episodes, all draws in them and in those that follow determined by the seeds `[N]`."""
+
+    def step(self, actions: np.ndarray) -> HostOutcome:
+        """Takes a step in each; actions `[N, ...]`."""
+
+    def close(self) -> None:
+        """Ends its processes, if it has any."""
+
+
+class HostEnv(NamedTuple):
+    """An environment whose steps are taken on the host, by a simulator that is not written in JAX.
+
+    Attributes:
+      spec: see `Spec`.
+      make_vector: `make_vector(num_envs) -> HostVector`. Where a step or a reset fails, it raises a
+        `jaxrl.checks.StepError`.
+      clip_rewards: whether agents learn from the rewards' signs; the returns that are reported are of rewards as they
+        are.
+      overlap: whether steps are taken while the update is computed. The first action after an update then comes from
+        the parameters before it.
+      draw: None, as its states cannot be drawn.
+    """
+
+    spec: Spec
+    make_vector: Callable[[int], HostVector]
+    clip_rewards: bool = False
+    overlap: bool = True
+    draw: None = None
 
 
 class Transition(NamedTuple):

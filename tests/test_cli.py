@@ -236,7 +236,7 @@ def test_rendering_the_best_seed(whole, tmp_path, capfd):
     assert text.endswith(f"{path}: seed {best}")
     episodes = [episode_of_run(ready, whole, 0, best, draw) for draw in (1, 2)]
     assert episodes[0].x[0] != episodes[1].x[0]
-    render(ready.env, episodes[0], tmp_path / "same.png")
+    render(ready.envs[0], episodes[0], tmp_path / "same.png")
     assert (tmp_path / "same.png").read_bytes() == path.read_bytes()
 
 
@@ -244,7 +244,7 @@ def test_the_agents_of_a_sweep_are_loaded(swept, capfd, tmp_path):
     """What is loaded for a row earns that row's returns, in an environment that tells the rows apart."""
     ready, _ = folder.read_run(swept)
     env = make("CartPole-v1", max_steps_in_episode=60, gravity=30)
-    [(_, returns)] = evaluations(ready._replace(env=env), swept, 20, 1)  # [C=2, S=2, 20]
+    [(_, returns)] = evaluations(ready._replace(envs=[env, env]), swept, 20, 1)  # [C=2, S=2, 20]
     loaded = [trained(ready, swept, config, seed) for config in range(2) for seed in range(2)]
     agent, states = loaded[0][0], jax.tree.map(lambda *rows: np.stack(rows), *(s.agent for _, s in loaded))
     keys = [jax.random.fold_in(s.key, EVALUATION + s.step.astype("uint32")) for _, s in loaded]

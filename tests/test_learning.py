@@ -57,6 +57,7 @@ MOUNTAIN_CAR = {
     "activation": "tanh",
 }
 REMEMBERS = {"num_envs": 16, "cell": "gru", "learning_rate": 1e-3}
+SMALL_CONTROL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 PENDULUM = {"gamma": 0.95, "entropy_coef": 0.0}
 # An arm that holds its tip on the target ends the episode after 51 steps there, with about 50 in all at best.
 ARM = {"learning_rate": 1e-3, "gamma": 0.9, "gae_lambda": 0.8, "activation": "relu"}
@@ -171,6 +172,17 @@ GATES = {
     "pqn-cartpole": (jaxrl.pqn, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "pqn-acrobot": (jaxrl.pqn, "Acrobot-v1", {}, 500_000, 16, {}, -100),
     "naf-pendulum": (jaxrl.naf, "Pendulum-v1", {}, 30_000, 16, {}, -250),
+    "ddpg-pendulum": (jaxrl.ddpg, "Pendulum-v1", {}, 50_000, 16, SMALL_CONTROL, -180),
+    "td3-pendulum": (jaxrl.td3, "Pendulum-v1", {}, 30_000, 16, SMALL_CONTROL, -180),
+    "sac-pendulum": (
+        jaxrl.sac,
+        "Pendulum-v1",
+        {},
+        30_000,
+        16,
+        SMALL_CONTROL | {"temperature_learning_rate": 1e-3},
+        -180,
+    ),
     "ppo-pendulum": (
         jaxrl.ppo,
         "Pendulum-v1",

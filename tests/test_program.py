@@ -222,8 +222,8 @@ def test_an_agent_that_cannot_act_is_refused():
 @pytest.fixture
 def compiled(monkeypatch):
     """`compiled(constructor, num_seeds, **hyper_parameters)`: the program on CartPole, and XLA's own train program."""
-    seen, measure = [], program._memory
-    monkeypatch.setattr(program, "_memory", lambda compiled: seen.append(compiled) or measure(compiled))
+    seen, measure = [], program.memory_of
+    monkeypatch.setattr(program, "memory_of", lambda compiled: seen.append(compiled) or measure(compiled))
 
     def build(constructor, num_seeds, **hyper_parameters):
         [group] = plan(constructor, hyper_parameters).groups

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxrl import JaxrlError, envs, render
-from jaxrl.envs.arm import ArmState
+from jaxrl.envs.arm import ArmReachState, ArmState
 from jaxrl.envs.point import PointState
 from jaxrl.envs.point_reach import PointReachState
 from jaxrl.envs.tabular import TabularState
@@ -280,6 +280,11 @@ def test_points_and_arms_are_where_they_are(axes):
     reach = PointReachState(jnp.float32([0.5, 0.25]), jnp.float32([-0.5, 0.75]), jnp.int32(0))
     envs.make("jaxrl/PointReach-v0").draw(reach, axes)
     assert [disc(axes, -2), disc(axes)] == [[-0.5, 0.75, 0.05], [0.5, 0.25, 0.03]]
+    axes.clear()
+    reach = ArmReachState(jnp.float32([0, np.pi / 2]), jnp.float32([-0.4, 0.25]), jnp.int32(0))
+    envs.make("jaxrl/ArmReach-v0").draw(reach, axes)
+    assert ends(axes) == [[200, 200], [300, 200], [300, 300]]
+    assert disc(axes, 0) == [120, 250, 15]
     arm = ArmState(jnp.float32([0, np.pi / 2]), jnp.float32([120, 250]), jnp.int32(0), jnp.int32(0))
     colors = []
     for held in (0, 2):

@@ -9,6 +9,8 @@ from jaxrl.agents.a3c import a3c
 from jaxrl.agents.acer import acer
 from jaxrl.agents.cem import cem
 from jaxrl.agents.ddpg import ddpg
+from jaxrl.agents.diayn import diayn
+from jaxrl.agents.discrete_sac import discrete_sac
 from jaxrl.agents.dppo import dppo
 from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
 from jaxrl.agents.hill_climbing import hill_climbing
@@ -20,6 +22,7 @@ from jaxrl.agents.r2d2 import r2d2
 from jaxrl.agents.redq import droq, redq
 from jaxrl.agents.reinforce import reinforce
 from jaxrl.agents.sac import sac
+from jaxrl.agents.sac_v1 import sac_v1
 from jaxrl.agents.tabular import (
     double_q_learning,
     expected_sarsa,
@@ -58,6 +61,9 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "sac": sac,
     "redq": redq,
     "droq": droq,
+    "sac_v1": sac_v1,
+    "discrete_sac": discrete_sac,
+    "diayn": diayn,
     "cem": cem,
     "hill_climbing": hill_climbing,
     "q_learning": q_learning,
@@ -91,6 +97,8 @@ __all__ = [
     "cem",
     "constructor",
     "ddpg",
+    "diayn",
+    "discrete_sac",
     "double_q_learning",
     "dppo",
     "dqn",
@@ -113,6 +121,7 @@ __all__ = [
     "redq",
     "reinforce",
     "sac",
+    "sac_v1",
     "sarsa",
     "sarsa_lambda",
     "td",

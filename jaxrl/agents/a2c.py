@@ -80,7 +80,7 @@ def a2c(
       rollout_length: steps taken in each environment between updates.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
       shared_torso: whether policy and value share all but their last layers.
       cell: gru or lstm for a policy and a value that remember, behind the fully connected layers; none for no memory.
       cell_size: the cell's units.

@@ -197,7 +197,7 @@ def acer(
       num_samples: actions drawn in each state for the stochastic dueling network; does not count for discrete ones.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
       an `Agent`; its metrics, of the step on the new trajectory, are value_loss, entropy, kl (of the average policy

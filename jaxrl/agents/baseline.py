@@ -69,7 +69,7 @@ def make_baseline(
       kind: none, linear or network.
       hidden_sizes: units of each fully connected layer.
       activation: a key of `ACTIVATIONS`.
-      torso: mlp, cnn or auto.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
       learning_rate: Adam's step size, > 0; may be a tracer.
       num_steps: gradient steps of each fit.
       batch_size: steps of the trajectory that each of them draws.

@@ -65,7 +65,7 @@ def hill_climbing(
       rollout_length: steps taken in each environment between updates.
       hidden_sizes: units of each fully connected layer; none for a linear policy.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
       an `Agent`; its metrics are return_mean and return_max over the candidates, best_return, the incumbent's score,

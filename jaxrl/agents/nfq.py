@@ -114,7 +114,7 @@ def nfq(
       rollout_length: steps taken in each environment between updates.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
       an `Agent`; its metrics are loss (the last gradient step's), q_mean (over all actions taken) and epsilon.

@@ -16,8 +16,8 @@ from jaxrl import checks
 from jaxrl.agents import replay_learning
 from jaxrl.agents.replay_learning import ReplayState
 from jaxrl.networks.actor_critic import check_network
-from jaxrl.replay import Replay
-from jaxrl.replay.n_step import aggregate
+from jaxrl.replay import Replay, Sample
+from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -45,7 +45,9 @@ class Experience(NamedTuple):
 
     Attributes:
       init: `init(learner, spec, extras) -> state`, `extras` being what of `act` is kept, by example.
-      make_update: `make_update(gradient_step, metrics, extras) -> update`, an agent's.
+      make_update: `make_update(gradient_step, metrics, extras, prepare) -> update`, an agent's; the first two as in
+        `make_learning`, and so are, where they are given, the others.
+      prepare: `prepare(sample) -> batch`, what a gradient step gets of a sample unless `make_update` is told otherwise.
       warmup_steps: environment steps before the first gradient step.
       num_envs: environments that run in parallel.
       rollout_length: steps taken in each between updates.
@@ -53,6 +55,7 @@ class Experience(NamedTuple):
 
     init: Callable[..., ReplayState]
     make_update: Callable[..., Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]]
+    prepare: Callable[[Sample], NStep]
     warmup_steps: int
     num_envs: int
     rollout_length: int
@@ -81,7 +84,7 @@ def make_experience(
       owner: the agent, for the error's text.
       gamma: discount, in [0, 1].
       n_step: environment steps whose rewards a target holds before it bootstraps.
-      replay: uniform, prioritized or ranked, by the critics' mean error (Schaul et al. 2016); in Python also a
+      replay: uniform, prioritized or ranked, by the critics' mean absolute error (Schaul et al. 2016); in Python also a
         `Replay`, which comes with its own sizes.
       replay_size: transitions that the replay holds; a multiple of num_envs * rollout_length.
       batch_size: transitions in each gradient step; at most warmup_steps.
@@ -121,11 +124,14 @@ def make_experience(
         example = replay_learning.example_trajectory(spec, (rollout_length, num_envs), extras)
         return ReplayState(spec, *learner, memory.init(example, spec))
 
+    def in_one(sample: Sample) -> NStep:
+        return aggregate(sample, gamma)
+
     def make_update(
         gradient_step: GradientStep,
         metrics: tuple[str, ...],
         extras: tuple[str, ...] = (),
-        prepare: Callable[..., Any] = lambda sample: aggregate(sample, gamma),
+        prepare: Callable[[Sample], Any] = in_one,
     ):
         learn = replay_learning.make_learning(
             replay=memory, prepare=prepare, metrics=metrics, warmup_steps=warmup_steps,
@@ -142,7 +148,7 @@ def make_experience(
 
         return update
 
-    return Experience(init, make_update, warmup_steps, num_envs, rollout_length)
+    return Experience(init, make_update, in_one, warmup_steps, num_envs, rollout_length)
 
 
 def with_experience(constructor: Callable[..., Agent]) -> Callable[..., Agent]:
@@ -162,7 +168,8 @@ def with_experience(constructor: Callable[..., Agent]) -> Callable[..., Agent]:
         given = {name: arguments.pop(name) for name in shared if name in arguments}
         return constructor(experience=make_experience(constructor.__name__, **given), **arguments)
 
-    make.__signature__ = inspect.Signature([p.replace(annotation=hints[p.name]) for p in parameters])
+    parameters = [p.replace(annotation=hints[p.name]) for p in parameters]
+    make.__signature__ = inspect.Signature(parameters, return_annotation=hints["return"])
     make.__annotations__ = {name: kind for name, kind in hints.items() if name not in ("owner", "experience")}
     texts = inspect.getdoc(make_experience).split("\n  gamma:")[1].split("\n\nRaises:")[0]
     make.__doc__ = re.sub(r"\n  experience:.*", lambda _: f"\n  gamma:{texts}", inspect.getdoc(constructor))
@@ -170,7 +177,13 @@ def with_experience(constructor: Callable[..., Agent]) -> Callable[..., Agent]:
 
 
 def check_networks(
-    owner: str, hidden_sizes: tuple[int, ...], activation: str, *, tau: Array | float, **counts_and_rates: Any
+    owner: str,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    *,
+    tau: Array | float,
+    layer_norm: bool,
+    **counts_and_rates: Any,
 ):
     """Checks the arguments that the networks and their gradient steps have in common.
 
@@ -179,6 +192,7 @@ def check_networks(
       hidden_sizes: units of each layer.
       activation: of these.
       tau: how far targets move.
+      layer_norm: True or False.
       **counts_and_rates: more, of which those called `..._rate` are numbers above 0 and the others whole numbers of at
         least 1.
 
@@ -189,6 +203,7 @@ def check_networks(
     if not hidden_sizes:
         raise checks.JaxrlError(f"{owner}: hidden_sizes=() is not accepted; it must hold one layer at least")
     checks.number(owner, 0, 1, open_low=True, tau=tau)
+    checks.one_of(owner, (False, True), layer_norm=layer_norm)
     rates = {name: value for name, value in counts_and_rates.items() if name.endswith("_rate")}
     checks.number(owner, 0, open_low=True, **rates)
     checks.integer(owner, **{name: value for name, value in counts_and_rates.items() if name not in rates})
@@ -228,7 +243,9 @@ def every(period: int, count: Array, function: Callable[[], PyTree], otherwise: 
 
 
 def squared_errors(q: Array, target: Array, weights: Array) -> tuple[Array, Array]:
-    """The loss of an ensemble of critics, 1/2 sum_i E[w (Q_i - y)^2], and each transition's mean error, with its sign.
+    """The loss of an ensemble of critics, 1/2 sum_i E[w (Q_i - y)^2], and each transition's mean absolute error.
+
+    Absolute, so that a transition on which the critics err to both sides is not taken for one that they know.
 
     Args:
       q: `[n, B]`.
@@ -236,4 +253,4 @@ def squared_errors(q: Array, target: Array, weights: Array) -> tuple[Array, Arra
       weights: `[B]`.
     """
     errors = q - target
-    return 0.5 * jnp.mean(weights * jnp.sum(jnp.square(errors), axis=0)), errors.mean(axis=0)
+    return 0.5 * jnp.mean(weights * jnp.sum(jnp.square(errors), axis=0)), jnp.abs(errors).mean(axis=0)

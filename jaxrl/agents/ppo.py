@@ -95,7 +95,7 @@ def ppo(
         `jaxrl.parallel` lays the parts on several devices.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
       shared_torso: whether policy and value share all but their last layers.
       cell: gru or lstm for a policy and a value that remember, behind the fully connected layers; none for no memory.
         Each environment's steps then stay whole in a minibatch.

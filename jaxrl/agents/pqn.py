@@ -80,7 +80,7 @@ def pqn(
       num_minibatches: minibatches in each pass; divides num_envs * rollout_length.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
       layer_norm: whether hidden layers are normalised before their activation.
 
     Returns:

@@ -156,7 +156,7 @@ def r2d2(
       cell_size: its units.
       hidden_sizes: units of each fully connected layer before the cell.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
       an `Agent`; its metrics are loss, q_mean (over the actions learnt from) and epsilon. During the warm-up the first

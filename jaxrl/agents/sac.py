@@ -14,7 +14,7 @@ from jaxrl.agents import off_policy
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
 from jaxrl.agents.off_policy import Experience, Learner, descend, every, with_experience
 from jaxrl.agents.replay_learning import ReplayState
-from jaxrl.agents.temperature import Temperature, make_temperature
+from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, greedy, make_critics, make_torso
 from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
@@ -80,11 +80,10 @@ def sac(
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
       layer_norm: whether the critics' layers are normalised (Ba et al. 2016).
       dropout: how much of each of the critics' layers is dropped in learning, in [0, 1) (Hiraoka et al. 2022).
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
-      an `Agent`; its metrics are critic_loss, q_mean (over the batch's actions), entropy (of the policy, in the batch's
-      next states) and temperature.
+      an `Agent`; its metrics: critic_loss, q_mean (of the batch's actions), entropy (in its next states), temperature.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -92,14 +91,15 @@ def sac(
     off_policy.check_networks(
         "sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,
-        policy_delay=policy_delay, target_update_every=target_update_every,
+        policy_delay=policy_delay, target_update_every=target_update_every, layer_norm=layer_norm,
     )  # fmt: skip
     checks.one_of("sac", POLICY_VALUES, policy_value=policy_value)
     checks.number("sac", target_entropy=target_entropy)
     checks.number("sac", 0, 0.99, dropout=dropout)
+    checks.integer("sac", 0, target_critics=target_critics)
     checks.one_of("sac", range(num_critics + 1), target_critics=target_critics)
+    check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
-    dropping = not (isinstance(dropout, int | float) and dropout == 0)
 
     def actor(spec: Spec) -> nn.Module:
         return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
@@ -107,8 +107,8 @@ def sac(
     def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:
         """Of as many critics as there are parameters of, `[n, B]`."""
         critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
-        network = critics(len(jax.tree.leaves(params)[0]))
-        return network.apply(params, obs, action, rngs={"dropout": key} if dropping else None)
+        rngs = None if isinstance(dropout, int | float) and dropout == 0 else {"dropout": key}
+        return critics(len(jax.tree.leaves(params)[0])).apply(params, obs, action, rngs=rngs)
 
     def entropy_of(spec: Spec) -> Temperature:
         return make_temperature(

@@ -79,7 +79,7 @@ def td3(
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
       layer_norm: whether the critics' layers are normalised (Ba et al. 2016).
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
       an `Agent`; its metrics are critic_loss, q_mean (over the batch's actions) and noise (the scale of exploring).
@@ -90,7 +90,9 @@ def td3(
     off_policy.check_networks(
         "td3", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, policy_delay=policy_delay, target_update_every=target_update_every,
+        layer_norm=layer_norm,
     )  # fmt: skip
+    checks.one_of("td3", (False, True), random_warmup=random_warmup)
     checks.integer("td3", 0, actor_target_update_every=actor_target_update_every)
     checks.number("td3", 0, target_noise=target_noise, target_noise_clip=target_noise_clip)
     exploring = make_action_noise(
@@ -108,10 +110,7 @@ def td3(
         check_bounded("td3", spec, "dqn or discrete_sac")
         check_noise("td3", spec, noise)
         actor_key, critic_key = jax.random.split(key)
-        obs, action = (
-            jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype),
-            jnp.zeros((1, *spec.action_space.shape)),
-        )
+        obs, action = off_policy.examples(spec)
         params = TD3Params(actor(spec).init(actor_key, obs), critics(spec).init(critic_key, obs, action))
         opt_state = TD3Params(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
         return experience.init(Learner(params, jax.tree.map(jnp.copy, params), opt_state), spec)
@@ -121,11 +120,8 @@ def td3(
         if explore:
             noise_key, uniform_key = jax.random.split(key)
             action, memory = exploring.add(noise_key, action, memory, step)
-            action = (
-                off_policy.explore_at_first(uniform_key, action, step, experience.warmup_steps)
-                if random_warmup
-                else action
-            )
+            if random_warmup:
+                action = off_policy.explore_at_first(uniform_key, action, step, experience.warmup_steps)
         return to_action_space(action, state.spec.action_space), memory, {}
 
     def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):

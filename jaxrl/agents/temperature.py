@@ -55,9 +55,7 @@ def make_temperature(
     Raises:
       JaxrlError: where an argument is out of its range.
     """
-    checks.one_of(owner, MODES, temperature=mode)
-    checks.number(owner, 0, open_low=True, initial_temperature=first, final_temperature=last)
-    checks.integer(owner, temperature_steps=steps)
+    check_temperature(owner, mode, first, last, steps)
 
     def init(key: Key, obs: Array) -> PyTree:
         if mode == "state":
@@ -73,3 +71,14 @@ def make_temperature(
         return jnp.mean(value(params, obs, step) * (entropy - target_entropy))
 
     return Temperature(init, value, loss)
+
+
+def check_temperature(owner: str, mode: str, first: Array | float, last: Array | float, steps: int):
+    """Checks those arguments of `make_temperature` that do not wait for the environment.
+
+    Raises:
+      JaxrlError: naming the argument, its value and what is accepted.
+    """
+    checks.one_of(owner, MODES, temperature=mode)
+    checks.number(owner, 0, open_low=True, initial_temperature=first, final_temperature=last)
+    checks.integer(owner, temperature_steps=steps)

@@ -96,7 +96,7 @@ def trpo(
       rollout_length: the horizon: steps taken in each environment between updates.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
-      torso: mlp, cnn, or auto, which takes a cnn where observations are images.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
       log_std: of continuous actions, the logarithm of the standard deviation at first.
       normalize_observations: whether observations are scaled by their running mean and standard deviation.
       normalize_rewards: whether rewards are scaled by the running standard deviation of the discounted return.

@@ -22,12 +22,7 @@ compile and draw, once.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
-import io
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.envs import physics
 from jaxrl.types import Array, Env, Key, Outcome, PyTree, Spec, box
 
 NAMES = (
@@ -50,6 +46,7 @@ NAMES = (
     "reacher",
     "walker2d",
 )
+WITHOUT_PHYSICS = ("fast",)
 BACKENDS = ("spring", "positional", "generalized", "mjx")
 FAILING = {
     "brax/swimmer": "brax/swimmer: brax's own code for it calls jnp.clip with an argument that jax no longer has; "
@@ -70,10 +67,18 @@ def list_ids() -> list[str]:
 
 
 def parameters(name: str) -> list[str]:
-    """The names of an environment's parameters: our two, then those of brax's constructor."""
+    """The names of an environment's parameters: ours, then those of brax's constructor."""
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
     named = [parameter.name for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    return list(dict.fromkeys(("episode_length", "reset_pool", "backend", "n_frames", "debug", *named)))
+    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
+    return list(dict.fromkeys(("episode_length", "reset_pool", *scales, "backend", "n_frames", "debug", *named)))
+
+
+def float_parameters(name: str) -> list[str]:
+    """Those of an environment's parameters that are floats, and may be traced."""
+    own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
+    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
+    return [*scales, *(parameter.name for parameter in own if isinstance(parameter.default, float))]
 
 
 def brax_env(
@@ -88,7 +93,8 @@ def brax_env(
       reset_pool: 0 draws a new initial state for every episode, at the cost that the module's table shows. Another
         number is how many there are for the episodes after the first, drawn once, from a fixed key, when `step` is
         first traced.
-      **params: brax's constructor's arguments; see `parameters`.
+      **params: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, and brax's constructor's
+        arguments; see `parameters`. Those that are floats may be traced, but not beside a `reset_pool`.
 
     Returns:
       The environment; its actions are in `[-1, 1]`.
@@ -101,11 +107,15 @@ def brax_env(
     checks.integer(owner, episode_length=episode_length)
     checks.integer(owner, low=0, reset_pool=reset_pool)
     envs = _brax_envs()
-    with jax.ensure_compile_time_eval(), _quiet():
+    with jax.ensure_compile_time_eval(), physics.quiet():
         try:
-            base = envs.get_environment(name, backend=backend, **params)
+            own = {k: v for k, v in params.items() if k not in physics.SCALES}
+            base = envs.get_environment(name, backend=backend, **own)
         except (TypeError, ValueError) as error:
             raise checks.JaxrlError(f"{owner}: {error}") from error
+        scales = {k: v for k, v in params.items() if k in physics.SCALES}
+        if scales:
+            base.sys = physics.scale_physics(owner, base.sys, scales)
 
     # brax mixes Python numbers and weak types into its states; a scan's carry wants the dtypes of the first one.
     like = jax.eval_shape(base.reset, jax.random.key(0))
@@ -115,60 +125,32 @@ def brax_env(
     def typed(state: PyTree) -> PyTree:
         return jax.tree.map(lambda x, aval: jnp.asarray(x, aval.dtype), state, like)
 
+    pack, unpack = physics.packing(like)
+
     def draw(key: Key) -> PyTree:
         return typed(base.reset(key))
 
-    restart = _from_pool(draw, reset_pool) if reset_pool else draw
+    restart = physics.make_pool(owner, draw, reset_pool, params) if reset_pool else draw
 
     def reset(key: Key) -> tuple[BraxState, Array]:
         state = draw(key)
-        return BraxState(state, jnp.int32(0)), state.obs
+        return BraxState(pack(state), jnp.int32(0)), state.obs
 
     def step(key: Key, state: BraxState, action: Array) -> tuple[BraxState, Array, Outcome]:
-        successor = typed(base.step(state.base, action))
+        successor = typed(base.step(unpack(state.base), action))
         time = state.time + 1
         terminated = successor.done > 0
         truncated = (time >= episode_length) & ~terminated
         ended = terminated | truncated
         new, time = jax.tree.map(lambda x, y: jnp.where(ended, x, y), (restart(key), jnp.int32(0)), (successor, time))
         outcome = Outcome(successor.reward.astype(jnp.float32), terminated, truncated, successor.obs, {})
-        return BraxState(new, time), new.obs, outcome
+        return BraxState(pack(new), time), new.obs, outcome
 
     obs_space = box(-np.inf, np.inf, like.obs.shape, like.obs.dtype)
     return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), episode_length))
 
 
-def _from_pool(draw: Callable[[Key], PyTree], size: int) -> Callable[[Key], PyTree]:
-    """A function like `draw` that picks one of `size` states drawn before, which is a gather and no physics."""
-
-    @functools.cache
-    def pool() -> PyTree:
-        # A compiled function without arguments runs at once, even where this is called under a trace.
-        compiled = jax.jit(lambda: jax.vmap(draw)(jax.random.split(jax.random.key(0), size))).lower().compile()
-        # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
-        states = jax.device_get(compiled())
-        return jax.tree.map(lambda x: x[:1] if np.array_equal(x, np.broadcast_to(x[:1], x.shape)) else x, states)
-
-    def pick(key: Key) -> PyTree:
-        index = jax.random.randint(key, (), 0, size)
-        return jax.tree.map(lambda x: jnp.asarray(x)[index] if len(x) > 1 else jnp.asarray(x[0]), pool())
-
-    return pick
-
-
 def _brax_envs() -> Any:
-    with jax.ensure_compile_time_eval(), _quiet():
+    with jax.ensure_compile_time_eval(), physics.quiet():
         import brax.envs
     return brax.envs
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what brax prints and warns of by itself: that `warp`, which nothing here uses, is missing, and its age."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield

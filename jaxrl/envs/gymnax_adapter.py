@@ -50,6 +50,16 @@ def parameters(env_id: str) -> list[str]:
     return [*(field.name for field in dataclasses.fields(defaults)), *_constructor_arguments(env)]
 
 
+def float_parameters(env_id: str) -> list[str]:
+    """Those of an environment's parameters that are floats, and may be traced."""
+    with jax.ensure_compile_time_eval():
+        import gymnax
+
+        _, defaults = gymnax.make(env_id)
+    floats = [field.name for field in dataclasses.fields(defaults) if isinstance(getattr(defaults, field.name), float)]
+    return [name for name in floats if name != "max_steps_in_episode"]  # a bandit has it as a float
+
+
 def gymnax_env(env_id: str, **params: Any) -> Env:
     """Adapts one of gymnax's environments.
 

@@ -84,18 +84,27 @@ def discretize_actions(env: Env, num_levels: int) -> Env:
     Raises:
       JaxrlError: for another action space, and for more than 4096 actions.
     """
-    checks.integer("discretize_actions", low=2, discretize_actions=num_levels)
     low, high = _bounds("discretize_actions", env)
+    table = action_levels(env.spec.id, low, high, num_levels).astype(env.spec.action_space.dtype)
+    return _with_actions(env, Discrete(len(table)), lambda action: jnp.asarray(table)[action])
+
+
+def action_levels(env_id: str, low: np.ndarray, high: np.ndarray, num_levels: int) -> np.ndarray:
+    """The actions that `discretize_actions` numbers, float32 `[num_levels ** d, *low.shape]`.
+
+    Raises:
+      JaxrlError: for fewer than 2 levels, and for more than 4096 actions.
+    """
+    checks.integer("discretize_actions", low=2, discretize_actions=num_levels)
     num_dims = math.prod(low.shape)
     if num_levels**num_dims > MAX_ACTIONS:
         raise checks.JaxrlError(
-            f"discretize_actions: {num_levels} levels in each of {num_dims} action dimensions of {env.spec.id} are "
+            f"discretize_actions: {num_levels} levels in each of {num_dims} action dimensions of {env_id} are "
             f"{num_levels**num_dims} actions; at most {MAX_ACTIONS} are accepted"
         )
     levels = np.linspace(low.ravel(), high.ravel(), num_levels, dtype=np.float32)  # [num_levels, d]
     digits = np.stack(np.unravel_index(np.arange(num_levels**num_dims), (num_levels,) * num_dims), axis=-1)
-    table = levels[digits, np.arange(num_dims)].reshape(-1, *low.shape).astype(env.spec.action_space.dtype)
-    return _with_actions(env, Discrete(len(table)), lambda action: jnp.asarray(table)[action])
+    return levels[digits, np.arange(num_dims)].reshape(-1, *low.shape)
 
 
 def scale_rewards(env: Env, scale: float) -> Env:

@@ -2,10 +2,17 @@
 
 from jaxrl.networks.actor_critic import ActorCritic, Policy, PolicyHead, Value, make_actor_critic, make_policy
 from jaxrl.networks.noisy import NoisyDense
-from jaxrl.networks.off_policy import SquashedGaussian, TanhPolicy, greedy, make_critics, squashed_gaussian
+from jaxrl.networks.off_policy import (
+    SquashedGaussian,
+    TanhPolicy,
+    greedy,
+    make_critics,
+    make_discrete_critics,
+    squashed_gaussian,
+)
 from jaxrl.networks.q_network import DUELING, QNetwork, make_q_network
 from jaxrl.networks.recurrent import Recurrent, RecurrentQNetwork, make_recurrent_q_network
-from jaxrl.networks.torsos import ACTIVATIONS, CNN, MLP, make_torso, orthogonal
+from jaxrl.networks.torsos import ACTIVATIONS, CNN, MLP, NatureCNN, make_torso, orthogonal
 
 __all__ = [
     "ACTIVATIONS",
@@ -13,6 +20,7 @@ __all__ = [
     "DUELING",
     "MLP",
     "ActorCritic",
+    "NatureCNN",
     "NoisyDense",
     "Policy",
     "PolicyHead",
@@ -25,6 +33,7 @@ __all__ = [
     "greedy",
     "make_actor_critic",
     "make_critics",
+    "make_discrete_critics",
     "make_policy",
     "make_q_network",
     "make_recurrent_q_network",

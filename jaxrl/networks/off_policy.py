@@ -8,6 +8,7 @@ import distrax
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl.networks.q_network import QNetwork, make_q_network
 from jaxrl.networks.torsos import MLP, make_torso, orthogonal
 from jaxrl.types import Array, Spec
 
@@ -101,7 +102,8 @@ def make_critics(
       hidden_sizes: units of the fully connected layers.
       activation: a key of `ACTIVATIONS`.
       layer_norm: whether each layer is normalised before its activation.
-      dropout: how much of each layer's output is dropped where `apply` has `rngs={"dropout": key}`.
+      dropout: how much of the output of each layer that sees the action is dropped, where `apply` has
+        `rngs={"dropout": key}`.
 
     Returns:
       `critics(n)`: the ensemble of n, `obs [..., *obs], action [..., A] -> [n, ...]`; all parameters have n first.
@@ -113,15 +115,48 @@ def make_critics(
     image = not isinstance(features(), MLP)
 
     def critics(n: int) -> nn.Module:
-        ensemble = nn.vmap(
-            Critic,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=None,
-            out_axes=0,
-            axis_size=n,
-        )
         joined = MLP(hidden_sizes[-1:] if image else hidden_sizes, activation, 1, layer_norm, dropout)
-        return ensemble(features() if image else None, joined, len(spec.obs_space.shape))
+        return ensemble(Critic, n)(features() if image else None, joined, len(spec.obs_space.shape))
 
     return critics
+
+
+def make_discrete_critics(
+    owner: str,
+    spec: Spec,
+    torso: str,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    *,
+    layer_norm: bool = False,
+) -> Callable[[int], nn.Module]:
+    """Ensembles of critics that give the values of all discrete actions, each ensemble one batched network.
+
+    Args:
+      owner: the agent, for the error's text.
+      spec: the environment's.
+      torso: "mlp", "cnn" or "auto"; see `make_torso`.
+      hidden_sizes: units of the fully connected layers.
+      activation: a key of `ACTIVATIONS`.
+      layer_norm: whether each layer is normalised before its activation.
+
+    Returns:
+      `critics(n)`: the ensemble of n, `obs [..., *obs] -> [n, ..., num_actions]`; all parameters have n first.
+
+    Raises:
+      JaxrlError: if the environment's observations or actions do not fit.
+    """
+    one = make_q_network(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm)
+    return lambda n: ensemble(QNetwork, n)(one.torso, one.num_actions)
+
+
+def ensemble(network: type[nn.Module], n: int) -> Callable[..., nn.Module]:
+    """A constructor of n networks that are one: the same inputs, and parameters and outputs with n first."""
+    return nn.vmap(
+        network,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=None,
+        out_axes=0,
+        axis_size=n,
+    )

@@ -17,6 +17,7 @@ from jaxrl import (
     a3c,
     acer,
     cem,
+    ddpg,
     dppo,
     dqn,
     evaluate,
@@ -32,13 +33,26 @@ from jaxrl import (
     r2d2,
     rainbow,
     reinforce,
+    sac,
+    td3,
     train,
     trpo,
 )
-from jaxrl.agents.acer_networks import Critic
+from jaxrl.agents import acer_networks
 from jaxrl.agents.naf import NAFNetwork
 from jaxrl.agents.value_heads import categorical
-from jaxrl.networks import MLP, ActorCritic, Policy, PolicyHead, QNetwork, Value
+from jaxrl.networks import (
+    MLP,
+    ActorCritic,
+    Policy,
+    PolicyHead,
+    QNetwork,
+    SquashedGaussian,
+    TanhPolicy,
+    Value,
+    greedy,
+)
+from jaxrl.networks.off_policy import Critic
 from jaxrl.normalize import denormalize
 from jaxrl.types import Agent, Box, Discrete, Env
 
@@ -88,7 +102,24 @@ def baseline_value(state, obs, action_space):
 
 def acer_value(state, obs, action_space):
     policy = Policy(MLP(HIDDEN), PolicyHead(action_space)).apply(state.params.policy, obs)
-    return Critic(MLP(HIDDEN), action_space, HIDDEN[-1]).apply(state.params.critic, obs, policy, method="value")
+    return acer_networks.Critic(MLP(HIDDEN), action_space, HIDDEN[-1]).apply(
+        state.params.critic, obs, policy, method="value"
+    )
+
+
+def first_q_value(state, obs, action):
+    first = jax.tree.map(lambda x: x[0], state.params.critics)
+    return Critic(None, MLP(HIDDEN)).apply(first, obs, action)
+
+
+def deterministic_value(state, obs, action_space):
+    action = TanhPolicy(MLP(HIDDEN), action_space.shape[0]).apply(state.params.actor, obs)
+    return first_q_value(state, obs, action)
+
+
+def soft_value(state, obs, action_space):
+    policy = SquashedGaussian(MLP(HIDDEN), action_space.shape[0]).apply(state.params.actor, obs)
+    return first_q_value(state, obs, greedy(policy))
 
 
 class Row(NamedTuple):
@@ -143,6 +174,9 @@ STRETCHES = {
     "rescale": False,
 }
 FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_gradient_steps": 20}
+CONTROL = {k: v for k, v in (SHARED | REPLAY).items() if k not in ("learning_rate", "epsilon_decay_steps")}
+CONTROL |= {"actor_learning_rate": 0.01, "critic_learning_rate": 0.01, "replay_ratio": 0.25, "tau": 0.1}
+CONTROL |= {"activation": "tanh"}  # where all observations are alike, few rectifiers may fall silent together
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {
     "ppo": Row(PPO, 4_000, Discrete(2), critic_value),
@@ -197,6 +231,10 @@ ROWS = {
         normalized_q_value,
     ),
     "naf": Row(naf(**SHARED, **NAF), 4_000, TORQUE, naf_value),
+    "ddpg": Row(ddpg(**CONTROL), 4_000, TORQUE, deterministic_value),
+    "td3": Row(td3(**CONTROL, noise_scale=0.3, noise_final=0.3), 6_000, TORQUE, deterministic_value),
+    # Where no action is better than another the temperature falls, and what the entropy adds to the values with it.
+    "sac": Row(sac(**CONTROL, temperature_learning_rate=0.02), 4_000, TORQUE, soft_value),
     "r2d2": Row(
         r2d2(**SHARED, **REPLAY, **STRETCHES, replay="prioritized", target_update_every=20, tau=1.0),
         8_000,

@@ -161,7 +161,6 @@ def test_derived_parameters_follow():
         ("FrozenLake-misc", {"map_name": "9x9"}, "FrozenLake-misc: map_name must be"),
         ("gymnasium/LunarLander-v3", {}, "environments of gymnasium are not supported yet"),
         ("jaxmarl/MPE_simple_spread_v3", {}, "environments of jaxmarl are not supported yet"),
-        ("playground/CartpoleBalance", {}, "environments of playground are not supported yet"),
         ("jaxrl/Probe-valu-v0", {}, "did you mean jaxrl/Probe-value-v0"),
         ("jaxrl/Probe-value-v0", {"size": 3}, "unknown parameter 'size'"),
     ],

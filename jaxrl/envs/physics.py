@@ -1,0 +1,120 @@
+"""What the adapters of physics engines share: scales of the physics, pools of initial states and the like."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import checks
+from jaxrl.types import Array, Key, PyTree
+
+# Factors on the physics, and which fields of a brax `System` or an mjx `Model` each changes, to which power. What an
+# engine derives from the masses when it loads a model (`invweight`, how hard its constraints are) follows as if joints
+# had no inertia of their own.
+SCALES: dict[str, dict[str, int]] = {
+    "gravity_scale": {"gravity": 1, "opt.gravity": 1},
+    "friction_scale": {"geom_friction": 1, "pair_friction": 1},
+    "mass_scale": {
+        "body_mass": 1, "body_inertia": 1, "body_subtreemass": 1, "link.inertia.mass": 1, "link.inertia.i": 1,
+        "body_invweight0": -1, "dof_invweight0": -1, "link.invweight": -1, "dof.invweight": -1,
+    },
+}  # fmt: skip
+
+
+def scale_physics(owner: str, model: Any, scales: Mapping[str, Array | float]) -> Any:
+    """A model with other gravity, friction or masses.
+
+    Args:
+      owner: the environment's id, for messages.
+      model: a brax `System` or an mjx `Model`.
+      scales: a factor for each of some names of `SCALES`; it may be traced. 1 leaves the model as it is.
+
+    Raises:
+      JaxrlError: for a factor that is not a number of at least 0, and for a mass's of 0.
+    """
+    for name, scale in scales.items():
+        checks.number(owner, 0, open_low=name == "mass_scale", **{name: scale})
+    powers = {
+        field: factor**power
+        for name, factor in scales.items()
+        if isinstance(factor, jax.Array) or factor != 1
+        for field, power in SCALES[name].items()
+    }
+    changed = {}
+    for field, factor in powers.items():
+        value = functools.reduce(lambda node, name: getattr(node, name, None), field.split("."), model)
+        if value is not None:
+            changed[field] = jnp.asarray(value) * factor
+    return model.tree_replace(changed) if changed else model
+
+
+def make_pool(owner: str, draw: Callable[[Key], PyTree], size: int, params: Mapping[str, Any]) -> Callable:
+    """A function like `draw` that picks one of `size` states drawn before, which is a gather and no physics.
+
+    Args:
+      owner: the environment's id, for messages.
+      draw: `draw(key) -> state`.
+      size: how many states.
+      params: the environment's parameters, of which none may be traced: a pool is drawn before anything runs.
+
+    Raises:
+      JaxrlError: naming a parameter that is traced.
+    """
+    for name, value in params.items():
+        if isinstance(value, jax.core.Tracer):
+            raise checks.JaxrlError(
+                f"{owner}: reset_pool={size} is not accepted where {name} is drawn or traced, since its states would "
+                "depend on it; it must be 0"
+            )
+
+    @functools.cache
+    def pool() -> PyTree:
+        # A compiled function without arguments runs at once, even where this is called under a trace.
+        compiled = jax.jit(lambda: jax.vmap(draw)(jax.random.split(jax.random.key(0), size))).lower().compile()
+        # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
+        states = jax.device_get(compiled())
+        return jax.tree.map(lambda x: x[:1] if np.array_equal(x, np.broadcast_to(x[:1], x.shape)) else x, states)
+
+    def pick(key: Key) -> PyTree:
+        index = jax.random.randint(key, (), 0, size)
+        return jax.tree.map(lambda x: jnp.asarray(x)[index] if len(x) > 1 else jnp.asarray(x[0]), pool())
+
+    return pick
+
+
+def packing(like: PyTree) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:
+    """Functions that put None in place of a state's arrays without elements, and those arrays back.
+
+    mjx has many, and jaxlib 0.11 crashes where it compiles a sharded program that takes one.
+
+    Args:
+      like: the state's shapes and dtypes.
+    """
+
+    def pack(state: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x if x.size else None, state)
+
+    def unpack(packed: PyTree) -> PyTree:
+        return jax.tree.map(lambda aval, x: x if aval.size else jnp.zeros(aval.shape, aval.dtype), like, packed)
+
+    return pack, unpack
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what engines print and warn of by themselves: that `warp`, which is optional, is missing, or their age."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,367 @@
+"""What DDPG, TD3 and SAC share: when they learn and how often, their arguments, and hyper-parameters as axes."""
+
+import inspect
+
+import docstring_parser
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import slow_off_policy as slow
+from slow_off_policy import SPEC
+
+from jaxrl import JaxrlError, ddpg, redq, sac, td3
+from jaxrl.agents import off_policy
+from jaxrl.agents.off_policy import Learner, make_experience
+from jaxrl.types import Agent, Spec, Transition, box
+
+# ---------------------------------------------------------------- when it is learnt, and how often
+
+
+class Log:
+    """A gradient step that writes down what it is given, in place of learning; at most 32 of them."""
+
+    learner = Learner(jnp.full(32, -1), jnp.zeros(32), {"used": jnp.int32(0)})
+
+    @staticmethod
+    def gradient_step(spec, learner, batch, weights, key, count, step):
+        counts, draws, used = learner.params, learner.target_params, learner.opt_state["used"]
+        learner = Learner(
+            counts.at[used].set(count), draws.at[used].set(jax.random.uniform(key)), {"used": used + 1}
+        )  # fmt: skip
+        values = {"count": count.astype(jnp.float32), "step": step.astype(jnp.float32), "weight": weights.mean()}
+        return learner, 10.0 * batch.reward, values
+
+
+def trajectory(length, num_envs):
+    """Of the environment that `SPEC` describes; a reward is the number of its transition, from 1 on."""
+    shape = (length, num_envs)
+    flags = jnp.zeros(shape, bool)
+    obs = jnp.zeros((*shape, 2))
+    reward = 1.0 + jnp.arange(length * num_envs).reshape(shape)
+    return Transition(obs, obs, reward, flags, flags, obs, {"kept": 2 * reward, "left": reward})
+
+
+def logged(step, length=1, num_envs=1, extras=(), **arguments):
+    """The agent's state and the metrics after an update at some step."""
+    sizes = {"batch_size": 4, "replay_size": 24, "warmup_steps": 12, "rollout_length": length, "num_envs": num_envs}
+    experience = make_experience("owner", **sizes | arguments)
+    update = experience.make_update(Log.gradient_step, ("count", "step", "weight"), extras)
+    state = experience.init(Log.learner, SPEC, {name: jnp.float32(0) for name in extras})
+    run = jax.jit(lambda step: update(state, trajectory(length, num_envs), jax.random.key(0), step))
+    return [run(jnp.int32(s)) for s in np.atleast_1d(step)]
+
+
+@pytest.mark.parametrize(
+    ("length", "num_envs", "ratio", "steps"),
+    [(1, 1, 1, 1), (1, 1, 5, 5), (4, 3, 1, 12), (4, 3, 0.25, 3), (1, 4, 0.5, 2), (2, 3, 1 / 3, 2), (6, 1, 2.5, 15)],
+)
+def test_the_number_of_gradient_steps(length, num_envs, ratio, steps):
+    """`replay_ratio` of them for each environment step, and their counts are those of all updates before, and on."""
+    added = length * num_envs
+    [(state, metrics)] = logged(36 // added * added, length, num_envs, replay_ratio=ratio)
+    before = 36 // added * steps
+    np.testing.assert_array_equal(state.params[: steps + 1], [*range(before, before + steps), -1])
+    assert state.opt_state["used"] == steps
+    assert len(np.unique(state.target_params[:steps])) == steps  # each has its own key
+    np.testing.assert_allclose(metrics["count"], before + (steps - 1) / 2, rtol=1e-6)
+    assert metrics["step"] == 36 // added * added
+
+
+def test_the_count_goes_on_through_the_warm_up():
+    """Nothing is learnt until the update that brings `warmup_steps`; its count is as if all before had learnt, too."""
+    outcomes = logged([0, 4, 8, 12], 1, 4, replay_ratio=0.5, warmup_steps=12)
+    used = [int(state.opt_state["used"]) for state, _ in outcomes]
+    assert used == [0, 0, 2, 2]
+    for state, metrics in outcomes[:2]:
+        assert (state.params == -1).all()
+        assert set(map(float, metrics.values())) == {0.0}
+    np.testing.assert_array_equal([state.params[:2] for state, _ in outcomes[2:]], [[4, 5], [6, 7]])
+
+
+def test_the_replay_gets_the_errors_back_and_keeps_extras():
+    """Priorities are those of the slots that were drawn; a weight is an importance weight."""
+    [(state, metrics)] = logged(
+        0, 4, 4, extras=("kept",), replay="prioritized", priority_alpha=0.5, batch_size=8, warmup_steps=8,
+        replay_size=16, replay_ratio=0.125,
+    )  # fmt: skip
+    tree, numbers = np.asarray(state.replay.tree[-1]).ravel()[:16], np.arange(1, 17)
+    learnt = np.sqrt(10.0 * numbers + 1e-3)
+    drawn = np.isclose(tree, learnt, rtol=1e-5)
+    assert drawn.sum() >= 4
+    np.testing.assert_allclose(tree[~drawn], 1.0)
+    np.testing.assert_allclose(state.replay.ring.rest.extras["kept"], 2 * numbers)
+    assert "left" not in state.replay.ring.rest.extras
+    assert metrics["weight"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"replay_ratio": 0}, ["replay_ratio=0 is not accepted", "(0, inf)"]),
+        ({"replay_ratio": -1}, ["replay_ratio=-1 is not accepted"]),
+        ({"replay_ratio": "two"}, ["replay_ratio=two is not accepted"]),
+        ({"replay_ratio": 0.5}, ["replay_ratio=0.5 is not accepted", "num_envs * rollout_length = 1", "whole number"]),
+        ({"replay_ratio": 1 / 3, "num_envs": 4, "batch_size": 4}, ["replay_ratio=0.333", "= 4 it must be"]),
+        ({"gamma": 1.1}, ["gamma=1.1 is not accepted"]),
+        ({"n_step": 0}, ["n_step=0 is not accepted"]),
+        ({"n_step": True}, ["n_step=True is not accepted"]),
+        ({"num_envs": "4"}, ["num_envs=4 is not accepted; it must be a whole number"]),
+        ({"rollout_length": 1.5}, ["rollout_length=1.5 is not accepted"]),
+        ({"replay": "newest"}, ["replay='newest' is not accepted"]),
+        ({"replay_size": 1001, "num_envs": 3}, ["replay_size=1001", "a multiple of num_envs * rollout_length"]),
+        ({"batch_size": 2000}, ["batch_size=2000 is not accepted", "warmup_steps=1000"]),
+        ({"batch_size": 0}, ["batch_size=0 is not accepted"]),
+        ({"warmup_steps": 0}, ["warmup_steps=0 is not accepted"]),
+        ({"priority_alpha": 2.0}, ["priority_alpha=2.0 is not accepted"]),
+        ({"priority_beta": -1.0}, ["priority_beta=-1.0 is not accepted"]),
+        ({"priority_beta_steps": 0}, ["priority_beta_steps=0 is not accepted"]),
+        ({"hindsight": "past"}, ["hindsight='past' is not accepted"]),
+    ],
+    ids=lambda x: "-".join(f"{name}={value}" for name, value in x.items()) if isinstance(x, dict) else "",
+)
+def test_errors_name_the_agent_and_the_argument(arguments, words):
+    for constructor in (td3, sac):
+        with pytest.raises(JaxrlError) as error:
+            constructor(**arguments)
+        text = str(error.value)
+        assert text.startswith(f"{constructor.__name__}: ")
+        assert all(word in text for word in words), text
+
+
+# ---------------------------------------------------------------- arguments that are written once
+
+
+@pytest.mark.parametrize("constructor", [td3, ddpg, sac, redq], ids=lambda x: x.__name__)
+def test_the_signature_and_the_docstring_have_all_arguments(constructor):
+    parameters = inspect.signature(constructor).parameters
+    shared = inspect.signature(make_experience).parameters
+    assert "experience" not in parameters
+    assert "owner" not in parameters
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
+    for name in set(shared) - {"owner", "replay_ratio"}:
+        assert parameters[name].default == shared[name].default
+    documented = {p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(constructor)).params}
+    assert list(documented) == list(parameters)
+    assert all(len(text.split()) >= 2 for text in documented.values())
+    hints = inspect.get_annotations(constructor)
+    assert set(hints) == {*parameters, "return"}
+    assert all(parameters[name].annotation == hints[name] for name in parameters)
+    assert inspect.signature(constructor).return_annotation is hints["return"] is Agent
+    assert (hints["gamma"], hints["n_step"], hints["replay_ratio"]) == (float, int, int | float)
+
+
+def test_wrong_names_are_errors_that_name_them():
+    with pytest.raises(TypeError, match=r"td3\(\) got an unexpected keyword argument 'gama'"):
+        td3(gama=0.9)
+    with pytest.raises(TypeError, match="experience"):
+        td3(experience=make_experience("td3"))
+
+
+# ---------------------------------------------------------------- small parts, by hand
+
+
+def test_every():
+    """At the 3rd, 6th, 9th, ... gradient step."""
+    found = [int(off_policy.every(3, jnp.int32(i), lambda: jnp.int32(1), jnp.int32(0))) for i in range(9)]
+    assert found == [0, 0, 1, 0, 0, 1, 0, 0, 1]
+    assert [off_policy.every(1, i, lambda: 1, 0) for i in range(3)] == [1, 1, 1]
+
+
+def test_some_critics():
+    """Without replacement, all equally often, and each critic's leaves together."""
+    params = {"a": jnp.arange(5.0), "b": jnp.arange(5.0)[:, None] * jnp.ones(2)}
+    some = jax.jit(jax.vmap(lambda key: off_policy.some_critics(key, params, 2)))(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    assert (some["a"][:, 0] != some["a"][:, 1]).all()
+    np.testing.assert_array_equal(some["b"], np.repeat(some["a"][..., None], 2, -1))
+    counts = np.bincount(np.asarray(some["a"], int).ravel(), minlength=5)
+    np.testing.assert_allclose(counts / 4000, 0.4, atol=5 * np.sqrt(0.24 / 4000))
+    assert off_policy.some_critics(jax.random.key(0), params, 0) is params
+
+
+def test_squared_errors():
+    """Errors (1, -3) and (3, 1), weights 1 and 0.5: 1/2 ((1 + 9) + 0.5 (9 + 1)) / 2; the mean errors are 2 and 2."""
+    q, target = jnp.array([[2.0, 1.0], [-2.0, -1.0]]), jnp.array([1.0, -2.0])
+    loss, errors = off_policy.squared_errors(q, target, jnp.array([1.0, 0.5]))
+    assert loss == 0.5 * (10 + 0.5 * 10) / 2
+    np.testing.assert_array_equal(errors, [2.0, 2.0])  # with their signs they would be -1 and 2
+
+
+def test_descend():
+    def loss(x):
+        return jnp.sum(x**2), "aux"
+
+    params, optimizer = jnp.array([1.0, -2.0]), optax.sgd(0.1, momentum=0.5)
+    params, state, value, aux = off_policy.descend(optimizer, loss, params, optimizer.init(params))
+    assert (value, aux) == (5.0, "aux")
+    np.testing.assert_allclose(params, [0.8, -1.6], rtol=1e-6)
+    np.testing.assert_allclose(state[0].trace, [2.0, -4.0], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- priorities
+
+
+def test_priorities_are_the_critics_mean_absolute_errors():
+    agent = td3(
+        replay="prioritized", priority_alpha=0.5, num_envs=4, replay_size=4, batch_size=4, warmup_steps=4, gamma=0.7,
+        replay_ratio=0.25, hidden_sizes=(slow.HIDDEN,), target_noise=0.0,
+    )  # fmt: skip
+    params, drawn = slow.drawn_like(slow.shapes(agent).params, 6), slow.sample()
+    rows = jax.tree.map(lambda x: jnp.asarray(x[None, :4, 0]), drawn.steps)
+
+    @jax.jit
+    def run():
+        state = agent.init(jax.random.key(0), SPEC)._replace(params=params, target_params=params)
+        return agent.update(state, rows, jax.random.key(2), jnp.int32(0))[0].replay.tree[-1]
+
+    with slow.quick_compilation():
+        priorities = np.asarray(run()).ravel()[:4]
+    obs, action, reward, discount, next_obs = slow.n_steps(drawn, 1)
+    next_action = np.tanh(slow.output(params.actor, next_obs))
+    y = reward + discount * slow.q_values(params.critics, next_obs, next_action).min(0)
+    errors = (slow.q_values(params.critics, obs, action) - y)[:, :4]
+    assert (errors[0] * errors[1] < 0).any()  # critics that err to both sides
+    np.testing.assert_allclose(priorities, (np.abs(errors).mean(0) + 1e-3) ** 0.5, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- hyper-parameters as axes
+
+NAMES = ["td3", "sac"]
+BOTH = {
+    "actor_learning_rate": [0.01, 0.03],
+    "critic_learning_rate": [0.02, 0.01],
+    "gamma": [0.5, 0.9],
+    "tau": [0.1, 1.0],
+}
+HYPER_PARAMETERS = {
+    "td3": BOTH
+    | {
+        "target_noise": [0.6, 0.0],
+        "target_noise_clip": [0.5, 0.2],
+        "noise_scale": [0.5, 0.2],
+        "noise_final": [0.1, 0.3],
+        "noise_theta": [0.2, 0.4],
+    },
+    "sac": BOTH
+    | {
+        "temperature_learning_rate": [0.1, 0.01],
+        "initial_temperature": [1.0, 0.3],
+        "target_entropy": [-1.0, 0.3],
+        "dropout": [0.0, 0.3],
+    },
+}
+STATIC = {
+    "td3": {"policy_delay": 2, "noise": "ornstein_uhlenbeck", "noise_decay_steps": 100, "random_warmup": False},
+    "sac": {"policy_delay": 3, "target_update_every": 2, "temperature": "state"},
+}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def axes(request):
+    """After an update and an action: two configurations alone; in one program these two, and the first one with one
+    hyper-parameter after the other taken from the second."""
+    hypers, static = HYPER_PARAMETERS[request.param], STATIC[request.param]
+    arguments = slow.SIZES | {"replay": slow.always(slow.sample(), 6), "replay_ratio": 6} | static
+    constructor = {"td3": td3, "sac": sac}[request.param]
+    rows = {
+        name: np.array([values[i == 1 or i == j + 2] for i in range(len(hypers) + 2)], np.float32)
+        for j, (name, values) in enumerate(hypers.items())
+    }
+
+    def run(values):
+        agent = constructor(**arguments | values)
+        start = slow.zeros(agent)
+        state = start._replace(
+            params=slow.drawn_like(start.params, 0), target_params=slow.drawn_like(start.target_params, 1)
+        )
+        batch = jax.tree.map(lambda x: jnp.asarray(x[:1, :1]), slow.sample().steps)
+        state, metrics = agent.update(state, batch, jax.random.key(1), jnp.int32(slow.STEP))
+        memory = agent.init_memory(4)
+        for i in range(2):
+            action, memory, _ = agent.act(state, memory, 0.1 * jnp.ones((4, 2)), jax.random.key(i), 30)
+        return state.params, state.target_params, metrics, action
+
+    with slow.quick_compilation():
+        together = jax.device_get(jax.jit(jax.vmap(run))(rows))
+        alone = [{name: values[i] for name, values in hypers.items()} for i in range(2)]
+        return hypers, together, jax.device_get(jax.jit(lambda: [run(values) for values in alone])())
+
+
+def test_hyper_parameters_are_axes(axes):
+    """In one program as alone, with numbers in place of tracers."""
+    _, together, alone = axes
+    for i in range(2):
+        slow.close(jax.tree.map(lambda x: x[i], together), alone[i], rtol=1e-3, atol=1e-4)
+
+
+def test_each_hyper_parameter_matters(axes):
+    hypers, together, _ = axes
+    for i, name in enumerate(hypers, start=2):
+        assert max(np.abs(x[0] - x[i]).max() for x in jax.tree.leaves(together)) > 1e-4, name
+
+
+# ---------------------------------------------------------------- under vmap
+
+SMALL = {"num_envs": 2, "batch_size": 2, "replay_size": 32, "warmup_steps": 2, "hidden_sizes": (8,)}
+agents = pytest.mark.parametrize("constructor", [td3, sac], ids=NAMES)
+
+
+@agents
+def test_what_depends_on_the_count_stays_a_branch(constructor):
+    """Under `vmap` over seeds, too, and no branch gives back the replay."""
+    options = {"policy_delay": 2, "target_update_every": 2}
+    agent = constructor(**SMALL | {"replay_size": 14}, **options)
+    state, rows = slow.zeros(agent), trajectory(1, 2)._replace(extras={})
+
+    def conds(jaxpr):
+        for e in jaxpr.eqns:
+            if e.primitive.name == "cond":
+                yield e
+            for inner in jax.tree.leaves(list(e.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from conds(inner)
+
+    seeds = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 3), (state, rows))
+    keys = jax.random.split(jax.random.key(0), 3)
+    many = jax.make_jaxpr(jax.vmap(agent.update, (0, 0, 0, None)))(*seeds, keys, jnp.int32(8))
+    found = list(conds(many.jaxpr))
+    assert len(found) == (4 if constructor is td3 else 3)  # the warm-up, the policy, and the targets
+    assert all(14 not in x.aval.shape for e in found for x in e.outvars)
+
+
+@agents
+def test_no_key_is_used_twice(constructor):
+    agent = constructor(**SMALL)
+    with jax.debug_key_reuse(True):
+        state = jax.eval_shape(lambda key: agent.init(key, SPEC), jax.random.key(0))
+        jax.jit(agent.update).lower(state, trajectory(1, 2)._replace(extras={}), jax.random.key(0), jnp.int32(8))
+        for explore in (False, True):
+            act = lambda state, obs, key: agent.act(state, (), obs, key, 0, explore=explore)  # noqa: E731
+            jax.jit(act).lower(state, jnp.zeros((2, 2)), jax.random.key(0))
+
+
+@agents
+def test_images(constructor):
+    """Observations `[6, 5, 2]`: an update learns from them, and each environment has an action."""
+    spec = Spec("Image-v0", box(0, 1, (6, 5, 2)), box(-1, 1, (3,)))
+    agent = constructor(**SMALL)
+
+    def run(key):
+        state = slow.zeros(agent, spec)
+        state = state._replace(params=slow.drawn_like(state.params, 0, scale=0.2))
+        obs = jax.random.uniform(key, (1, 2, 6, 5, 2))
+        flags, action = jnp.zeros((1, 2), bool), jnp.zeros((1, 2, 3))
+        rows = Transition(obs, action, jnp.ones((1, 2)), flags, flags, obs, {})
+        after, metrics = agent.update(state, rows, key, jnp.int32(0))
+        return state.params, after.params, metrics, agent.act(after, agent.init_memory(2), obs[0], key, 10)[0]
+
+    with slow.quick_compilation():
+        before, after, metrics, action = jax.device_get(jax.jit(run)(jax.random.key(0)))
+    assert action.shape == (2, 3)
+    assert metrics["critic_loss"] > 0
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), before.critics, after.critics)
+    assert min(jax.tree.leaves(moved["params"]["encoder"])) > 1e-5

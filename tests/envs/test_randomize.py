@@ -1,0 +1,248 @@
+"""Parameters drawn per episode: what the dynamics use, what is drawn when, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fake_agent import fake
+
+import jaxrl
+from jaxrl import checks, envs
+from jaxrl.envs import physics
+from jaxrl.envs.randomize import RandomizedState
+from jaxrl.types import Box
+
+QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
+
+LOW, HIGH = (8.0, 0.8), (12.0, 1.2)
+RANGES = {"g": (8.0, 12.0), "l": [0.8, 1.2]}
+NUM_ENVS, NUM_STEPS, LENGTH = 64, 30, 7
+
+
+def rollout(env, key, num_steps):
+    """States before, what was observed before and after, actions and outcomes of each step."""
+    space = env.spec.action_space
+
+    def body(carry, key):
+        state, obs = carry
+        action_key, step_key = jax.random.split(key)
+        action = space.sample(action_key)
+        new_state, new_obs, outcome = env.step(step_key, state, action)
+        return (new_state, new_obs), (state, obs, action, new_obs, outcome)
+
+    reset_key, steps_key = jax.random.split(key)
+    return jax.lax.scan(body, env.reset(reset_key), jax.random.split(steps_key, num_steps))[1]
+
+
+@pytest.fixture(scope="module")
+def played():
+    """64 environments, 30 steps of episodes of 7."""
+    env = envs.make("Pendulum-v1", max_steps_in_episode=LENGTH, randomize=RANGES, observe_randomized=True)
+    keys = jax.random.split(jax.random.key(0), NUM_ENVS)
+    return env, jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: rollout(env, key, NUM_STEPS)))(keys))
+
+
+def test_the_dynamics_are_those_of_the_value_drawn(played):
+    """Each step again, in an environment made with the episode's values as fixed ones."""
+    _, (state, _, action, _, outcome) = played
+
+    def fixed_step(state, values, action):
+        env = envs.make("Pendulum-v1", max_steps_in_episode=LENGTH, g=values[0], l=values[1])
+        return env.step(jax.random.key(0), state, action)[2]
+
+    again = jax.jit(jax.vmap(jax.vmap(fixed_step)))(state.env, state.values, action)
+    np.testing.assert_allclose(again.next_obs, outcome.next_obs[..., :3], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(again.reward, outcome.reward, rtol=1e-6, atol=1e-6)
+
+    # And by hand: velocity' = velocity + (3 g / (2 l) sin(angle) + 3 / (m l^2) torque) dt, clipped to 8.
+    g, length = np.moveaxis(state.values, -1, 0)
+    torque = np.clip(action[..., 0], -2, 2)
+    push = 3 * g / (2 * length) * np.sin(state.env.theta) + 3 / length**2 * torque
+    velocity = np.clip(state.env.theta_dot + 0.05 * push, -8, 8)
+    np.testing.assert_allclose(outcome.next_obs[..., 2], velocity, rtol=1e-5, atol=1e-5)
+
+
+def test_values_stay_for_an_episode_and_are_drawn_anew_at_its_end(played):
+    _, (state, *_, outcome) = played
+    values, ended = state.values, np.asarray(outcome.truncated)
+    assert np.flatnonzero(ended[0]).tolist() == [6, 13, 20, 27]
+    same = np.all(values[:, 1:] == values[:, :-1], axis=-1)
+    assert np.array_equal(same, ~ended[:, :-1])
+    for column in range(2):
+        assert len(np.unique(values[..., column])) == NUM_ENVS * 5  # none twice, in any environment or episode
+
+
+def test_the_draw_is_uniform(played):
+    _, (state, *_) = played
+    drawn = state.values[:, [0, 7, 14, 21, 28]].reshape(-1, 2)  # [64, 5, 2] -> [320, 2]
+    assert np.all((drawn >= np.float32(LOW)) & (drawn < np.float32(HIGH)))
+    unit = (drawn - LOW) / np.subtract(HIGH, LOW)
+    np.testing.assert_allclose(unit.mean(0), 0.5, atol=0.05)  # three standard errors
+    np.testing.assert_allclose(unit.var(0), 1 / 12, atol=0.015)
+    assert np.all(np.histogram(unit, bins=8, range=(0, 1))[0] > 50)
+    assert abs(np.corrcoef(unit.T)[0, 1]) < 0.15
+    starts = np.arctan2(*np.moveaxis(np.asarray(played[1][1])[:, [0, 7, 14, 21, 28], 1::-1], -1, 0)).ravel()
+    assert np.all(np.abs([np.corrcoef(starts, column)[0, 1] for column in drawn.T]) < 0.15)  # other keys than the reset
+
+
+def test_observed_values_are_those_of_the_observation_s_own_episode(played):
+    env, (state, obs, _, new_obs, outcome) = played
+    assert env.spec.obs_space == Box(np.float32([-1, -1, -8, *LOW]), np.float32([1, 1, 8, *HIGH]))
+    np.testing.assert_array_equal(obs[..., 3:], state.values)
+    np.testing.assert_array_equal(outcome.next_obs[..., 3:], state.values)  # the terminal one's, too
+    np.testing.assert_array_equal(new_obs[:, :-1], obs[:, 1:])
+    ended = np.asarray(outcome.truncated)
+    np.testing.assert_array_equal(new_obs[~ended], outcome.next_obs[~ended])
+    assert not np.any(np.all(new_obs[ended] == outcome.next_obs[ended], axis=-1))
+    assert env.spec.max_steps == LENGTH
+
+
+def test_the_rest_of_an_environment_stays_as_it_is():
+    plain, drawn = envs.make("CartPole-v1"), envs.make("CartPole-v1", randomize={"length": (0.3, 0.7)})
+    assert drawn.spec == plain.spec
+    fixed = envs.make("CartPole-v1", randomize={"length": (0.7, 0.7)})
+    state, obs = fixed.reset(jax.random.key(3))
+    assert obs.shape == (4,)
+    assert state.values.tolist() == [np.float32(0.7)]
+    long = envs.make("CartPole-v1", length=0.7)
+    key = jax.random.key(1)
+    np.testing.assert_allclose(
+        fixed.step(key, state, 1)[2].next_obs, long.step(key, state.env, 1)[2].next_obs, rtol=1e-6
+    )
+    unlike = plain.step(key, state.env, 1)[2].next_obs
+    assert not np.allclose(fixed.step(key, state, 1)[2].next_obs, unlike, rtol=1e-4)
+
+
+def test_a_wrapper_that_ends_episodes_draws_anew():
+    env = envs.make("Pendulum-v1", randomize={"g": (8.0, 12.0)}, time_limit=3, frame_stack=2)
+    state, _, _, new_obs, outcome = jax.jit(lambda: rollout(env, jax.random.key(0), 7))()
+    values = np.asarray(state.env.env.values)[:, 0]
+    assert np.flatnonzero(outcome.truncated).tolist() == [2, 5]
+    assert len(set(values[:3].tolist())) == len(set(values[3:6].tolist())) == 1
+    assert len(set(values.tolist())) == 3
+    assert new_obs.shape == (7, 6)
+
+
+def test_keys_are_used_once():
+    env = envs.make("Pendulum-v1", max_steps_in_episode=2, randomize={"g": (8.0, 12.0)})
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: rollout(env, key, 5))(jax.random.key(0))
+
+
+def test_drawing_a_state_of_it():
+    from matplotlib.figure import Figure
+
+    env = envs.make("CartPole-v1", randomize={"length": (0.3, 0.7)})
+    state = jax.tree.map(np.asarray, env.reset(jax.random.key(0))[0])
+    axes = [Figure().subplots() for _ in range(2)]
+    env.draw(state, axes[0])
+    envs.make("CartPole-v1", length=float(state.values[0])).draw(state.env, axes[1])
+    ends = [[line.get_xydata().tolist() for line in drawn.lines] for drawn in axes]
+    assert ends[0] == ends[1] != []
+
+
+def test_training_and_evaluation_draw():
+    """Pushed to one side all the time, the cart with the small force keeps its pole up for longer."""
+    weak, strong = {"force_mag": (1.0, 1.5)}, {"force_mag": (30.0, 40.0)}
+    results = jaxrl.sweep(
+        fake, "CartPole-v1", num_steps=160, seeds=2, log_every=160, eval_episodes=8,
+        env_params={"randomize": [weak, strong]},
+    )  # fmt: skip
+    assert results.configs == [{"env.randomize": weak}, {"env.randomize": strong}]
+    for metric in ("episode_length", "eval_return"):
+        lengths = results.metrics[metric][..., 0]
+        assert np.all((lengths[0] > 15) & (lengths[0] < 100)), metric
+        assert np.all(lengths[1] < 8), metric
+
+
+def test_brax_s_physics():
+    """One step of a pendulum that leans: gravity turns it, whatever it weighs, and a push moves what is light.
+
+    Each of six environments under one `vmap` has its own values. There is no friction here, so its factor is nothing.
+    """
+    names = ("gravity_scale", "mass_scale", "friction_scale")
+    make = functools.partial(envs.make, "brax/inverted_pendulum", backend="generalized")
+    env = make(randomize=dict.fromkeys(names, (0.5, 2.0)))
+    values = jnp.array([[0, 1, 1], [1, 1, 1], [2, 1, 1], [2, 3, 1], [0, 3, 2], [0, 1, 2]], jnp.float32)
+    push = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
+
+    def one_step(values, push):
+        state, _ = make(**dict(zip(names, values, strict=True))).reset(jax.random.key(5))
+        outcome = env.step(jax.random.key(0), RandomizedState(state, values), push[None])[2]
+        return state.base.obs, outcome.next_obs
+
+    before, after = jax.jit(jax.vmap(one_step), compiler_options=QUICK)(values, push)
+    gained = np.asarray(after - before)[:, 2:]  # velocities of cart and pole
+    one, two, heavy = (gained[i, 1] - gained[0, 1] for i in (1, 2, 3))
+    assert one < -1e-3  # it leans to the side that counts as negative
+    np.testing.assert_allclose([two, heavy], 2 * one, rtol=0.05)
+    np.testing.assert_allclose(gained[5, 0] / gained[4, 0], 3, rtol=0.05)
+
+
+def test_scales_of_physics_change_what_they_name():
+    with physics.quiet():
+        from brax import envs as brax_envs
+
+        system = brax_envs.get_environment("hopper", backend="spring").sys
+    scaled = physics.scale_physics("x", system, {"gravity_scale": 0.5, "friction_scale": 2.0, "mass_scale": 3.0})
+    for factor, read in (
+        (0.5, lambda s: (s.gravity, s.opt.gravity)),
+        (2.0, lambda s: s.geom_friction),
+        (3.0, lambda s: (s.body_mass, s.body_inertia, s.body_subtreemass, s.link.inertia.mass, s.link.inertia.i)),
+        (1 / 3, lambda s: (s.body_invweight0, s.dof_invweight0, s.link.invweight, s.dof.invweight)),
+        (1.0, lambda s: (s.dof.armature, s.link.inertia.transform, s.init_q)),
+    ):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, factor * y, rtol=1e-6), read(scaled), read(system))
+    same = physics.scale_physics("x", system, {"gravity_scale": 1.0, "mass_scale": 1})
+    assert same is system
+
+
+@pytest.mark.parametrize(
+    ("env_id", "params", "message"),
+    [
+        ("Pendulum-v1", {"randomize": {"gg": (1, 2)}}, "unknown float parameter of Pendulum-v1 in randomize 'gg'"),
+        (
+            "Pendulum-v1",
+            {"randomize": {"max_steps_in_episode": (1, 2)}},
+            "unknown float parameter of Pendulum-v1 in randomize 'max_steps_in_episode': there are: dt, g, l, m,",
+        ),
+        ("Pendulum-v1", {"randomize": {"scale_rewards": (1, 2)}}, "in randomize 'scale_rewards'"),
+        ("Pendulum-v1", {"randomize": {"g": (12, 8)}}, "have the lower bound first, and g=(12, 8) has not"),
+        ("Pendulum-v1", {"randomize": {"g": (8, 10, 12)}}, "have a pair (low, high) for g, and (8, 10, 12) is not"),
+        ("Pendulum-v1", {"randomize": {"g": 8}}, "have a pair (low, high) for g, and 8 is not"),
+        ("Pendulum-v1", {"randomize": {"g": (8, float("inf"))}}, "randomize: g=inf is not accepted"),
+        ("Pendulum-v1", {"randomize": {"g": (float("nan"), 8)}}, "randomize: g=nan is not accepted"),
+        ("Pendulum-v1", {"randomize": {"g": (8, "x")}}, "randomize: g=x is not accepted"),
+        ("Pendulum-v1", {"randomize": (8, 12)}, "randomize=(8, 12) is not accepted; it must be a dictionary"),
+        ("Pendulum-v1", {"randomize": {}}, "randomize={} is not accepted; it must be a dictionary"),
+        ("Pendulum-v1", {"randomize": {"g": (8, 12)}, "g": 9.0}, "not have g, which is given a value as well"),
+        ("Pendulum-v1", {"randomize": {"max_torque": (1, 2)}}, "would make the action space traced"),
+        ("Pendulum-v1", {"observe_randomized": True}, "observe_randomized=True is not accepted; it must be left out"),
+        (
+            "Pendulum-v1",
+            {"randomize": {"g": (8, 12)}, "observe_randomized": 1},
+            "observe_randomized=1 is not accepted; it must be True or False",
+        ),
+        (
+            "DeepSea-bsuite",
+            {"randomize": {"unscaled_move_cost": (0, 1)}, "observe_randomized": True},
+            "DeepSea-bsuite: observe_randomized=True is not accepted; the environment's observations must be vectors",
+        ),
+        ("jaxrl/Point-v0", {"randomize": {"max_steps": (1, 2)}}, "the environment has no float parameters"),
+        ("brax/fast", {"randomize": {"gravity_scale": (1, 2)}}, "the environment has no float parameters"),
+        ("brax/fast", {"mass_scale": 2.0}, "brax/fast: unknown parameter 'mass_scale'"),
+        ("brax/reacher", {"mass_scale": 0.0}, "brax/reacher: mass_scale=0.0 is not accepted"),
+        ("brax/reacher", {"randomize": {"mass_scale": (-1.0, 1.0)}}, "brax/reacher: mass_scale=-1.0 is not accepted"),
+        (
+            "brax/reacher",
+            {"randomize": {"mass_scale": (1.0, 2.0)}, "reset_pool": 4},
+            "reset_pool=4 is not accepted where mass_scale is drawn or traced",
+        ),
+    ],
+)
+def test_errors_say_what_to_do(env_id, params, message):
+    with pytest.raises(checks.JaxrlError) as error:
+        envs.make(env_id, **params)
+    assert message in str(error.value)

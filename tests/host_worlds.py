@@ -1,0 +1,157 @@
+"""Small environments in Gymnasium's interface, and one of them in jaxrl's own; only `Guess` is random."""
+
+import pathlib
+
+import gymnasium as gym
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from jaxrl.types import Discrete, Env, Outcome, Spec, box
+
+LIMIT = 6
+
+
+class Counter(gym.Env):
+    """It counts to ten, by one or by two; there it ends, or after six steps. The reward is what it has counted to."""
+
+    observation_space = spaces.Box(0, 12, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {"some": "thing"}
+
+    def step(self, action):
+        self.count += 1 + int(action)
+        return self._obs(), float(self.count), self.count >= 10, False, {"other": np.zeros(3)}
+
+    def _obs(self):
+        return np.array([self.count, 1.0])
+
+
+def counter() -> Env:
+    """The same, in JAX."""
+
+    def obs(state):
+        return jnp.stack([state[0], 1]).astype(jnp.float32)
+
+    def reset(key):
+        state = jnp.zeros(2, jnp.int32)
+        return state, obs(state)
+
+    def step(key, state, action):
+        state = state + jnp.array([1, 1]) + jnp.array([1, 0]) * action
+        terminated = state[0] >= 10
+        truncated = (state[1] >= LIMIT) & ~terminated
+        outcome = Outcome(state[0].astype(jnp.float32), terminated, truncated, obs(state), {})
+        state = jnp.where(terminated | truncated, 0, state)
+        return state, obs(state), outcome
+
+    return Env(reset, step, Spec("jaxrl/Counter-v0", box(0, 12, (2,)), Discrete(2), LIMIT))
+
+
+class Guess(gym.Env):
+    """One step: which of two observations is it? The right answer has the reward 1, the wrong one -1."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.side = int(self.np_random.integers(2))
+        return np.array([2 * self.side - 1], np.float32), {}
+
+    def step(self, action):
+        return np.ones(1, np.float32), 1.0 if action == self.side else -1.0, True, False, {}
+
+
+class Chooser(gym.Env):
+    """It returns the action as the observation and its sum as the reward; never ends."""
+
+    def __init__(self, low=-2.0, high=4.0, size=2, start=0):
+        self.action_space = spaces.Box(low, high, (size,), np.float32) if size else spaces.Discrete(3, start=start)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (max(size, 1),), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        obs = np.atleast_1d(action).astype(np.float32)
+        return obs, float(obs.sum()), False, False, {}
+
+
+class Fragile(gym.Env):
+    """It counts its steps, and goes wrong in one of them, in one of several ways, as long as a file is there."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, how="raise", at=5, file=""):
+        self.how, self.at, self.file, self.total = how, at, file, 0
+
+    def reset(self, *, seed=None, options=None):
+        if self.how == "reset" and self.total >= self.at:
+            raise OSError("no more levels")
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.total += 1
+        obs, reward, truncated = np.full(3, self.total, np.float32), 1.0, False
+        if self.total == self.at and (not self.file or pathlib.Path(self.file).exists()):
+            if self.how == "raise":
+                raise ValueError("the wheel came\n off")
+            obs = {"nan": obs * np.nan, "shape": obs[:2], "dtype": obs + 0j}.get(self.how, obs)
+            reward = np.inf if self.how == "reward" else reward
+            truncated = self.how == "truncate"
+        return obs, reward, self.total % 5 == 0, truncated, {}
+
+
+class Pictures(gym.Env):
+    """Screens of bytes: the number of the step in every pixel."""
+
+    observation_space = spaces.Box(0, 255, (40, 40, 1), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros((40, 40, 1), np.uint8), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.full((40, 40, 1), self.time, np.uint8), 0.0, self.time == 5, False, {}
+
+
+class Odd(gym.Env):
+    """Spaces that there is no counterpart for, and some that there is."""
+
+    def __init__(self, obs="dict", actions="discrete"):
+        unit = spaces.Box(0, 1, (2,), np.float32)
+        self.observation_space = {
+            "dict": spaces.Dict(a=unit, b=spaces.Discrete(3)),
+            "discrete": spaces.Discrete(4, start=10),
+            "box": unit,
+        }[obs]
+        self.action_space = {
+            "discrete": spaces.Discrete(2),
+            "many": spaces.MultiDiscrete([2, 3]),
+            "bits": spaces.MultiBinary(3),
+        }[actions]
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        if isinstance(self.observation_space, spaces.Dict):
+            return {"a": np.array([0.5, 1], np.float32), "b": 2}, {}
+        return 10, {}
+
+    def step(self, action):
+        self.time += 1
+        obs = {"a": np.zeros(2, np.float32), "b": 0} if isinstance(self.observation_space, spaces.Dict) else 13
+        return obs, 0.0, True, True, {}
+
+
+for world, limit in ((Counter, LIMIT), (Guess, None), (Chooser, None), (Fragile, 50), (Pictures, None), (Odd, None)):
+    gym.register(f"{world.__name__}-v0", f"host_worlds:{world.__name__}", max_episode_steps=limit)
