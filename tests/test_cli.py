@@ -419,7 +419,7 @@ def test_other_ways_to_ask(capfd):
         (["train", *PPO, "--gamma", "1.5"], "ppo: gamma=1.5 is not accepted; it must be a number in [0, 1]"),
         (["train", *PPO, "--num-steps", "1e5"], "--num-steps: invalid literal for int() with base 10: '1e5'"),
         (["train", *PPO, "--num-steps", "100"], "num_steps=100 is not accepted; one update of ppo takes"),
-        (["train", *PPO, "--env", "CartPole-v2"], "unknown environment 'CartPole-v2': did you mean CartPole-v1?"),
+        (["train", *PPO, "--env", "CartPole-v2"], "unknown environment 'CartPole-v2': did you mean CartPole-v1"),
         (["train", *PPO, "--seeds", "0"], "seeds=0 is not accepted; it must be a whole number, at least 1"),
         (
             ["train", *PPO, "--seed", "99999999999999999999"],
