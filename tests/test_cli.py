@@ -458,7 +458,10 @@ def test_other_ways_to_ask(capfd):
         (["evaluate", "other", "--draw", "-1"], "draw=-1 is not accepted; it must be a whole number, at least 0"),
         (["plot"], "plot: name one run's folder at least"),
         (["plot", "nowhere"], "nowhere/config.json: there is no such folder"),
-        (["bench", "--agents", "pppo"], "bench: agents='pppo' is not accepted; it must be one of a2c, ppo, dqn, td3, sac"),
+        (
+            ["bench", "--agents", "pppo"],
+            "bench: agents='pppo' is not accepted; it must be one of a2c, ppo,",
+        ),
     ],
 )
 def test_wrong_words(words, message, tmp_path, capfd, monkeypatch):

@@ -335,3 +335,64 @@ def test_pop_art(deep_study, tmp_path):
     assert final["Pop-Art"][1.0].shape == (2,)
     # Without a scale of its own the critic's error is all that the clipped gradient has room for.
     assert abs(final["plain critic"][1.0] - final["plain critic"][10_000.0]).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "envs", "agents"),
+    [
+        ("ddpg_targets", {"steps": 1_200}, ["Pendulum-v1"], ["soft, 0.01", "hard, 600 and 500"]),
+        ("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
+        ("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
+    ],
+)
+def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, capsys):
+    numbers = deep_study(name).main(seeds=2, **sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    assert list(numbers) == envs
+    for env in envs:
+        assert list(numbers[env]) == agents
+        for agent in agents:
+            assert numbers[env][agent].shape == (2,)
+            assert np.isfinite(numbers[env][agent]).all()
+    printed = capsys.readouterr().out
+    assert all(agent in printed for agent in agents)
+
+
+def test_off_policy_replay(deep_study, tmp_path):
+    """At a fiftieth of its size: each replay is learnt from, and hindsight is what differs on the arm."""
+    study = deep_study("off_policy_replay")
+    numbers = study.main(seeds=2, scale=0.06, out=tmp_path / "figure.png")
+    assert {env: list(named) for env, named in numbers.items()} == {
+        "Pendulum-v1": ["SAC, uniform", "SAC, prioritized"],
+        "jaxrl/ArmReach-v0": ["TD3", "TD3 with hindsight"],
+    }
+    for named in numbers.values():
+        one, other = named.values()
+        assert one.shape == other.shape == (2,)
+        assert (one != other).any()
+
+
+def test_diayn(deep_study, tmp_path):
+    sizes = {"seeds": 2, "steps": 2_600, "skills": 4, "shown": 1, "episodes": 2}
+    numbers = deep_study("diayn").main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    late = numbers["accuracy"][:, -5:].mean(axis=1)
+    assert numbers["accuracy"].shape == (2, 20)
+    assert np.all(late > numbers["accuracy"][:, 0] + 0.05)
+    assert np.all(late > 0.35)  # chance is 0.25
+    ways = numbers["ways"]
+    assert ways.shape == (1, 4, 2, 26, 2)
+    assert np.all(ways[:, :, :, 0] == ways[:, :1, :, 0])  # all skills begin in the same places
+    assert np.all(np.abs(np.diff(ways, axis=3)) < 0.1001)
+    assert np.all(np.ptp(ways[:, :, :, -1], axis=1) > 0)
+
+
+def test_host_environments(deep_study, tmp_path):
+    pytest.importorskip("Box2D")
+    study = deep_study("host_environments")
+    sizes = {"seeds": 1, "scale": 0.01, "eval_episodes": 1, "problems": ("PPO, lander",)}
+    numbers = study.main(**sizes, out=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    found = numbers["PPO, lander"]
+    assert found["eval_return"].shape == found["solved_at"].shape == (1,)
+    assert found["steps_per_second"] > 0

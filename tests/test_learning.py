@@ -174,6 +174,20 @@ GATES = {
     "naf-pendulum": (jaxrl.naf, "Pendulum-v1", {}, 30_000, 16, {}, -250),
     "ddpg-pendulum": (jaxrl.ddpg, "Pendulum-v1", {}, 50_000, 16, SMALL_CONTROL, -180),
     "td3-pendulum": (jaxrl.td3, "Pendulum-v1", {}, 30_000, 16, SMALL_CONTROL, -180),
+    "sac-v1-pendulum": (
+        *(jaxrl.sac_v1, "Pendulum-v1", {}, 20_000, 16),
+        SMALL_CONTROL
+        | {"gamma": 0.98, "initial_temperature": 0.1, "final_temperature": 0.1, "value_learning_rate": 1e-3}
+        | {"num_envs": 4, "replay_ratio": 0.5, "tau": 0.01, "batch_size": 128},
+        -180,
+    ),
+    "discrete-sac-cartpole": (
+        *(jaxrl.discrete_sac, "CartPole-v1", {}, 100_000, 16),
+        SMALL_CONTROL
+        | {"temperature_learning_rate": 1e-3, "tau": 0.01, "activation": "tanh", "n_step": 3}
+        | {"num_envs": 8, "replay_ratio": 0.25, "batch_size": 64},
+        475,
+    ),
     "sac-pendulum": (
         jaxrl.sac,
         "Pendulum-v1",

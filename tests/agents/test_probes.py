@@ -18,6 +18,8 @@ from jaxrl import (
     acer,
     cem,
     ddpg,
+    diayn,
+    discrete_sac,
     dppo,
     dqn,
     evaluate,
@@ -34,6 +36,7 @@ from jaxrl import (
     rainbow,
     reinforce,
     sac,
+    sac_v1,
     td3,
     train,
     trpo,
@@ -52,7 +55,7 @@ from jaxrl.networks import (
     Value,
     greedy,
 )
-from jaxrl.networks.off_policy import Critic
+from jaxrl.networks.off_policy import Critic, make_discrete_critics
 from jaxrl.normalize import denormalize
 from jaxrl.types import Agent, Box, Discrete, Env
 
@@ -62,6 +65,16 @@ HIDDEN = (8,)
 ATOMS = {"atoms": 21, "v_min": -2.0, "v_max": 6.0}
 SUPPORT = categorical(**ATOMS)
 TORQUE = make("jaxrl/Probe-action-v0", continuous=True).spec.action_space
+
+
+def state_value(state, obs, action_space):
+    return Value(MLP(HIDDEN)).apply(state.params.value, obs)
+
+
+def expected_value(state, obs, action_space):
+    policy = Policy(MLP(HIDDEN), PolicyHead(action_space)).apply(state.params.actor, obs)
+    q = make_discrete_critics("probes", state.spec, "mlp", HIDDEN, "tanh")(2).apply(state.params.critics, obs)
+    return jnp.sum(policy.probs * q.min(axis=0), axis=-1)
 
 
 def q_value(state, obs, action_space):
@@ -176,6 +189,7 @@ STRETCHES = {
 FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_gradient_steps": 20}
 CONTROL = {k: v for k, v in (SHARED | REPLAY).items() if k not in ("learning_rate", "epsilon_decay_steps")}
 CONTROL |= {"actor_learning_rate": 0.01, "critic_learning_rate": 0.01, "replay_ratio": 0.25, "tau": 0.1}
+COLD = {"temperature": "fixed", "initial_temperature": 0.02, "final_temperature": 0.02}
 CONTROL |= {"activation": "tanh"}  # where all observations are alike, few rectifiers may fall silent together
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {
@@ -235,6 +249,12 @@ ROWS = {
     "td3": Row(td3(**CONTROL, noise_scale=0.3, noise_final=0.3), 6_000, TORQUE, deterministic_value),
     # Where no action is better than another the temperature falls, and what the entropy adds to the values with it.
     "sac": Row(sac(**CONTROL, temperature_learning_rate=0.02), 4_000, TORQUE, soft_value),
+    "sac_v1": Row(sac_v1(**CONTROL, **COLD, value_learning_rate=0.01), 6_000, TORQUE, state_value),
+    "discrete_sac": Row(discrete_sac(**CONTROL, **COLD), 4_000, Discrete(2), expected_value),
+    "discrete_sac, prioritized, 3 steps": Row(
+        discrete_sac(**CONTROL, **COLD, n_step=3, replay="prioritized", critic_value="mean"), 4_000, Discrete(2), None
+    ),
+    "diayn": Row(diayn(**CONTROL, num_skills=2, reward_weight=1.0, initial_temperature=0.02), 4_000, TORQUE, None),
     "r2d2": Row(
         r2d2(**SHARED, **REPLAY, **STRETCHES, replay="prioritized", target_update_every=20, tau=1.0),
         8_000,
