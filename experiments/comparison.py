@@ -61,12 +61,12 @@ def compare(
 def tabulate(title: str, runs: Runs) -> Table:
     """The greedy return at each run's end, and the seconds that all seeds side by side took."""
     table = Table(title=title)
-    for name in ("environment", "steps", "agent", "greedy return", "seconds"):
-        table.add_column(name, justify="right" if name in ("steps", "greedy return", "seconds") else "left")
+    for name in ("environment", "agent", "greedy return", "seconds"):
+        table.add_column(name, justify="right" if name in ("greedy return", "seconds") else "left")
     for env, named in runs.items():
         for i, (name, run) in enumerate(named.items()):
-            what = (env, f"{run.steps[-1]:,}") if i == 0 else ("", "")
-            table.add_row(*what, name, final_cell(run.final("eval_return")), f"{run.summary['run_seconds']:,.0f}")
+            what = f"{env}, {run.steps[-1]:,} steps" if i == 0 else ""
+            table.add_row(what, name, final_cell(run.final("eval_return")), f"{run.summary['run_seconds']:,.0f}")
         table.add_section()
     return table
 

@@ -119,7 +119,7 @@ def arm_reach() -> Env:
 
     The step that gets there has reward 0 and terminates. Truncated after 60 steps; no way takes more than 32. Goals are
     where the tip of an arm with both angles drawn uniformly is, and so are the angles that an episode begins with; in
-    place of a goal that the tip is at already comes one half a turn of the second link away. Actions are as in `arm_easy`.
+    place of a goal that the tip is at already comes one half a turn of the second link away. Actions as in `arm_easy`.
 
     Observations are float32 `[6]`: where elbow and tip are as seen from the base, and where the tip is wanted,
     `(x, y) / 200` each.
