@@ -34,7 +34,7 @@ CONTENDERS = {
 
 
 def main(
-    seeds: int = 32, steps: int = 50_000, out: pathlib.Path = FIGURES / "exploration_noise.png"
+    seeds: int = 16, steps: int = 50_000, out: pathlib.Path = FIGURES / "exploration_noise.png"
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of DDPG with correlated and with uncorrelated noise, over many seeds.
 

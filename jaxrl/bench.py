@@ -32,13 +32,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 ENVS = {agent: "Pendulum-v1" if agent in ("td3", "sac") else "CartPole-v1" for agent in SETTINGS}
 # Of all seeds together; and of each seed at least and at most.
-TOTAL_STEPS = {"a2c": 6_400_000, "ppo": 3_200_000, "dqn": 80_000, "td3": 80_000, "sac": 80_000}
+TOTAL_STEPS = {"a2c": 6_400_000, "ppo": 3_200_000, "dqn": 80_000, "td3": 32_768, "sac": 32_768}
 STEPS_PER_SEED = {
     "a2c": (10_240, 819_200),
     "ppo": (10_240, 409_600),
     "dqn": (2_048, 20_480),
-    "td3": (2_048, 10_240),
-    "sac": (2_048, 10_240),
+    "td3": (2_048, 8_192),
+    "sac": (2_048, 8_192),
 }
 BATCH_SIZES = {2**14: 64, 2**17: 256, 2**20: 256}  # of prioritized replay, by capacity
 REPLAY_STEPS = 2_000

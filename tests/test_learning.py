@@ -177,7 +177,7 @@ GATES = {
     "sac-v1-pendulum": (
         *(jaxrl.sac_v1, "Pendulum-v1", {}, 20_000, 16),
         SMALL_CONTROL
-        | {"gamma": 0.98, "initial_temperature": 0.1, "final_temperature": 0.1, "value_learning_rate": 1e-3}
+        | {"gamma": 0.98, "initial_temperature": 0.1, "value_learning_rate": 1e-3}
         | {"num_envs": 4, "replay_ratio": 0.5, "tau": 0.01, "batch_size": 128},
         -180,
     ),

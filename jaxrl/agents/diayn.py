@@ -146,7 +146,7 @@ def diayn(
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
     agent = sac.__wrapped__(
         experience=experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
-        temperature=temperature, initial_temperature=initial_temperature, final_temperature=initial_temperature,
+        temperature=temperature, initial_temperature=initial_temperature,
         target_entropy=target_entropy,
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ def discrete_sac(
     tau: float = 0.005,
     temperature: str = "auto",
     initial_temperature: float = 1.0,
-    final_temperature: float = 1.0,
+    final_temperature: float = 0.0,
     temperature_steps: int = 100_000,
     target_entropy_ratio: float = 0.7,
     num_critics: int = 2,
@@ -60,7 +60,7 @@ def discrete_sac(
       tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
       temperature: alpha: auto (learnt), state (learnt, as a function of the state) or fixed (by a linear schedule).
       initial_temperature: alpha at the first step, > 0.
-      final_temperature: where its schedule ends, > 0.
+      final_temperature: where its schedule ends, >= 0; 0 keeps it at the first.
       temperature_steps: environment steps that the schedule takes.
       target_entropy_ratio: where a learnt temperature holds the entropy, in units of the most there can be, log |A|; in
         [0, 1]. The paper's 0.98 suits few tasks: where it is out of reach, alpha grows without bound.

@@ -41,7 +41,7 @@ def sac(
     tau: float = 0.005,
     temperature: str = "auto",
     initial_temperature: float = 1.0,
-    final_temperature: float = 1.0,
+    final_temperature: float = 0.0,
     temperature_steps: int = 100_000,
     target_entropy: float = -1.0,
     num_critics: int = 2,
@@ -68,7 +68,7 @@ def sac(
       tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
       temperature: alpha: auto (learnt), state (learnt, as a function of the state) or fixed (by a linear schedule).
       initial_temperature: alpha at the first step, > 0.
-      final_temperature: where its schedule ends, > 0.
+      final_temperature: where its schedule ends, >= 0; 0 keeps it at the first.
       temperature_steps: environment steps that the schedule takes.
       target_entropy: where a learnt temperature holds the entropy, for each dimension of the actions.
       num_critics: how many critics.

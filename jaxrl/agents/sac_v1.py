@@ -42,7 +42,7 @@ def sac_v1(
     tau: float = 0.005,
     temperature: str = "fixed",
     initial_temperature: float = 0.2,
-    final_temperature: float = 0.2,
+    final_temperature: float = 0.0,
     temperature_steps: int = 100_000,
     target_entropy: float = -1.0,
     num_critics: int = 2,
@@ -68,7 +68,7 @@ def sac_v1(
       tau: how far an update moves the target of the state value towards the online one, in (0, 1]; 1 copies it.
       temperature: alpha: fixed (by a linear schedule), auto (learnt) or state (learnt, as a function of the state).
       initial_temperature: alpha at the first step, > 0.
-      final_temperature: where its schedule ends, > 0.
+      final_temperature: where its schedule ends, >= 0; 0 keeps it at the first.
       temperature_steps: environment steps that the schedule takes.
       target_entropy: where a learnt temperature holds the entropy, for each dimension of the actions.
       num_critics: how many critics.

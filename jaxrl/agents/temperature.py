@@ -47,7 +47,7 @@ def make_temperature(
       owner: the agent, for the error's text.
       mode: auto (one number is learnt), state (a function of the state is learnt) or fixed (a linear schedule).
       first: alpha at the first step, > 0.
-      last: where the schedule ends, > 0.
+      last: where the schedule ends, >= 0; 0 keeps alpha as it is at first.
       steps: environment steps that the schedule takes, at least 1.
       target_entropy: where what is learnt comes to rest.
       torso: a constructor of what is between the state and a number that depends on it.
@@ -65,7 +65,9 @@ def make_temperature(
     def value(params: PyTree, obs: Array, step: Array) -> Array:
         if mode == "state":
             return first * jnp.exp(Value(torso()).apply(params, obs))
-        return jnp.exp(params) if mode == "auto" else first + jnp.minimum(step / steps, 1.0) * (last - first)
+        if mode == "auto":
+            return jnp.exp(params)
+        return first + jnp.minimum(step / steps, 1.0) * (jnp.where(last > 0, last, first) - first)
 
     def loss(params: PyTree, obs: Array, step: Array, entropy: Array) -> Array:
         return jnp.mean(value(params, obs, step) * (entropy - target_entropy))
@@ -80,5 +82,6 @@ def check_temperature(owner: str, mode: str, first: Array | float, last: Array |
       JaxrlError: naming the argument, its value and what is accepted.
     """
     checks.one_of(owner, MODES, temperature=mode)
-    checks.number(owner, 0, open_low=True, initial_temperature=first, final_temperature=last)
+    checks.number(owner, 0, open_low=True, initial_temperature=first)
+    checks.number(owner, 0, final_temperature=last)
     checks.integer(owner, temperature_steps=steps)

@@ -67,10 +67,9 @@ def agents(arguments):
     whole = diayn(
         **shared, **own, num_skills=NUM_SKILLS, discriminator_learning_rate=0.04, replay=slow.always(sample(), 1)
     )
-    last = {"final_temperature": RATES["initial_temperature"]}
 
     def inside(drawn):
-        return sac(**shared, **last, replay=slow.always(drawn, 1))
+        return sac(**shared, replay=slow.always(drawn, 1))
 
     return whole, inside
 

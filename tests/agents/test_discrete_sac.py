@@ -171,9 +171,7 @@ def test_target_by_hand():
         update=lambda state, indices, errors: errors,
     )
     alpha = 2 / np.log(2)
-    agent = discrete_sac(
-        **slow.SIZES, replay=replay, temperature="fixed", initial_temperature=alpha, final_temperature=alpha
-    )
+    agent = discrete_sac(**slow.SIZES, replay=replay, temperature="fixed", initial_temperature=alpha)
 
     def run():
         state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes(agent))
@@ -250,9 +248,7 @@ def test_entropy_and_policy_of_a_bandit():
     def both():
         keys = jax.random.split(jax.random.key(3), 5)
         learnt = jax.vmap(lambda ratio, key: run(key, target_entropy_ratio=ratio))(ratios, keys[:3])
-        fixed = jax.vmap(
-            lambda alpha, key: run(key, temperature="fixed", initial_temperature=alpha, final_temperature=alpha)
-        )(alphas, keys[3:])
+        fixed = jax.vmap(lambda alpha, key: run(key, temperature="fixed", initial_temperature=alpha))(alphas, keys[3:])
         return learnt, fixed
 
     with slow.quick_compilation():

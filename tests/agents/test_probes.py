@@ -189,7 +189,7 @@ STRETCHES = {
 FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_gradient_steps": 20}
 CONTROL = {k: v for k, v in (SHARED | REPLAY).items() if k not in ("learning_rate", "epsilon_decay_steps")}
 CONTROL |= {"actor_learning_rate": 0.01, "critic_learning_rate": 0.01, "replay_ratio": 0.25, "tau": 0.1}
-COLD = {"temperature": "fixed", "initial_temperature": 0.02, "final_temperature": 0.02}
+COLD = {"temperature": "fixed", "initial_temperature": 0.02}
 CONTROL |= {"activation": "tanh"}  # where all observations are alike, few rectifiers may fall silent together
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
 ROWS = {

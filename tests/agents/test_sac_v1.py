@@ -145,7 +145,7 @@ def test_by_hand():
             ),
             update=lambda state, indices, errors: errors,
         )
-        agent = sac_v1(**slow.SIZES, replay=replay, initial_temperature=0.5, final_temperature=0.5)
+        agent = sac_v1(**slow.SIZES, replay=replay, initial_temperature=0.5)
         state = slow.zeros(agent)
         state.params.critics["params"]["output"]["bias"] = jnp.array([[5.0], [1.0]])
         state.params.value["params"]["value_head"]["bias"] += 3.0

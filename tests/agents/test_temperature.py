@@ -55,6 +55,8 @@ def test_fixed():
     assert temperature.init(KEY, OBS) == ()
     found = [temperature.value((), OBS, jnp.int32(step)) for step in (0, 25, 50, 100, 101, 10**9)]
     np.testing.assert_allclose(found, [0.5, 0.4, 0.3, 0.1, 0.1, 0.1], rtol=1e-6)
+    constant = made("fixed", last=0.0)
+    assert [float(constant.value((), OBS, jnp.int32(step))) for step in (0, 50, 10**9)] == [0.5] * 3
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_fixed():
     [
         ("off", {}, "temperature='off' is not accepted; it must be one of auto, state, fixed"),
         ("auto", {"first": 0.0}, "initial_temperature=0.0 is not accepted"),
-        ("fixed", {"last": 0.0}, "final_temperature=0.0 is not accepted"),
+        ("fixed", {"last": -0.1}, "final_temperature=-0.1 is not accepted"),
         ("fixed", {"steps": 0}, "temperature_steps=0 is not accepted"),
     ],
 )
