@@ -29,7 +29,7 @@ STUDIES = {
         },
     ),
     "jaxrl/ArmReach-v0": (
-        50_000,
+        30_000,
         {
             "TD3": Contender(jaxrl.td3, ARM),
             "TD3 with hindsight": Contender(jaxrl.td3, ARM | {"hindsight": "future"}),
@@ -39,7 +39,7 @@ STUDIES = {
 
 
 def main(
-    seeds: int = 32, scale: float = 1.0, out: pathlib.Path = FIGURES / "off_policy_replay.png"
+    seeds: int = 16, scale: float = 1.0, out: pathlib.Path = FIGURES / "off_policy_replay.png"
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves with different replays, over many seeds.
 

@@ -196,6 +196,7 @@ def test_the_flag_is_rewarded(study):
     assert [float(env.step(None, jnp.bool(end), None)[2].reward) for end in (True, False)] == [10, -1]
 
 
+@pytest.mark.slow
 def test_many_actions(deep_study, tmp_path):
     numbers = deep_study("many_actions").main(
         seeds=3, steps=1_000, log_every=100, torques=(3,), out=tmp_path / "figure.png"
@@ -219,6 +220,7 @@ def test_target_networks(deep_study, tmp_path):
     assert np.all(numbers["none"]["q_mean"][:, -1] > numbers["soft"]["q_mean"][:, -1])
 
 
+@pytest.mark.slow
 def test_deep_q(deep_study, tmp_path):
     sizes = {"seeds": 2, "scale": 0.5, "eval_episodes": 1, "problems": ("jaxrl/Maze-v0",)}
     numbers = deep_study("deep_q").main(**sizes, out=tmp_path / "figure.png")
@@ -227,6 +229,7 @@ def test_deep_q(deep_study, tmp_path):
     np.testing.assert_array_equal(numbers["jaxrl/Maze-v0"]["eval_return"], 1)  # it arrives
 
 
+@pytest.mark.slow
 def test_rainbow_ablation(deep_study, tmp_path):
     ablation = deep_study("rainbow_ablation")
     sizes = {"seeds": 2, "steps": 1_200, "games": ("Breakout-MinAtar",), "variants": ("DQN",)}
@@ -314,6 +317,7 @@ def test_cross_entropy(deep_study, tmp_path):
         assert returns[:, -1].mean() > 35  # at random about 20
 
 
+@pytest.mark.slow
 def test_arm_workers(deep_study, tmp_path):
     sizes = {"seeds": 3, "steps": 6_400, "eval_episodes": 2, "envs": ("jaxrl/Arm-easy-v0",), "workers": (2,)}
     runs = deep_study("arm_workers").main(**sizes, out=tmp_path / "figure.png")
@@ -341,8 +345,14 @@ def test_pop_art(deep_study, tmp_path):
     ("name", "sizes", "envs", "agents"),
     [
         ("ddpg_targets", {"steps": 1_200}, ["Pendulum-v1"], ["soft, 0.01", "hard, 600 and 500"]),
-        ("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
-        ("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
+        pytest.param(
+            *("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, capsys):
@@ -358,8 +368,9 @@ def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, cap
     assert all(agent in printed for agent in agents)
 
 
+@pytest.mark.slow
 def test_off_policy_replay(deep_study, tmp_path):
-    """At a fiftieth of its size: each replay is learnt from, and hindsight is what differs on the arm."""
+    """At a small size: each replay is learnt from, and hindsight is what differs on the arm."""
     study = deep_study("off_policy_replay")
     numbers = study.main(seeds=2, scale=0.06, out=tmp_path / "figure.png")
     assert {env: list(named) for env, named in numbers.items()} == {

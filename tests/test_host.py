@@ -389,6 +389,7 @@ def test_an_agent_that_learns_from_screens():
 # ---------------------------------------------------------------- learning, and the command line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "dqn"])
 def test_agents_learn_on_the_host(name):
     constructor, hypers = {

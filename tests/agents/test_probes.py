@@ -264,6 +264,13 @@ ROWS = {
     "nfq": Row(nfq(**SHARED, **FITS, activation="relu", epsilon_decay_steps=1000), 5_000, Discrete(2), q_value),
 }
 
+# Variants and calls of agents whose own row is run at each change: these are run with the other slow tests.
+VARIANTS = {
+    *("dppo", "reinforce linear", "trpo continuous", "dqn double", "dqn naive", "dqn dueling max, ranked", "diayn"),
+    *("discrete_sac, prioritized, 3 steps", "npg", "acer continuous", "ppo remembers", "qr_dqn"),
+    *("dqn noisy", "dqn dueling, prioritized, 3 steps", "dqn atoms"),  # rainbow has them all
+}
+
 # What is known of each probe: the value of some observations, and the return of the best policy.
 VALUES = {
     "value": {1: 1},
@@ -293,7 +300,10 @@ def one_of(envs: list[Env], index) -> Env:
     return Env(reset, step, envs[0].spec._replace(id="jaxrl/Probes", max_steps=5))
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in ROWS],
+)
 def outcome(request):
     """A row, and after training the values of -1, 0 and 1, `[probe, seed, 3]`, and greedy returns, `[probe, seed]`."""
     row = ROWS[request.param]
