@@ -112,8 +112,7 @@ def discrete_sac(
         obs = off_policy.examples(spec)[0]
         critic_params = critics(spec).init(critic_key, obs)
         params = SACParams(actor(spec).init(actor_key, obs), critic_params, entropy_of(spec).init(alpha_key, obs))
-        opt_state = SACParams(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
-        return experience.init(Learner(params, jax.tree.map(jnp.copy, critic_params), opt_state), spec)
+        return experience.init(off_policy.first_learner(params, critic_params, optimizers), spec)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         policy = actor(state.spec).apply(state.params.actor, obs)

@@ -214,6 +214,18 @@ def examples(spec: Spec) -> tuple[Array, Array]:
     return tuple(jnp.zeros((1, *space.shape), space.dtype) for space in (spec.obs_space, spec.action_space))
 
 
+def first_learner(params: Any, targets: PyTree, optimizers: Any) -> Learner:
+    """The learner before the first gradient step.
+
+    Args:
+      params: of the networks, a record of the agent's.
+      targets: those of them that have target networks, which begin as copies.
+      optimizers: of the networks, in a record of the same type.
+    """
+    opt_state = type(params)(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
+    return Learner(params, jax.tree.map(jnp.copy, targets), opt_state)
+
+
 def some_critics(key: Key, params: PyTree, n: int) -> PyTree:
     """The parameters of n of an ensemble's critics, drawn without replacement; 0 is all of them."""
     if not n:

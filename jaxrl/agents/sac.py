@@ -123,8 +123,7 @@ def sac(
         critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
         critic_params = critics.init(critic_key, obs, action)
         params = SACParams(actor(spec).init(actor_key, obs), critic_params, entropy_of(spec).init(alpha_key, obs))
-        opt_state = SACParams(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
-        return experience.init(Learner(params, jax.tree.map(jnp.copy, critic_params), opt_state), spec)
+        return experience.init(off_policy.first_learner(params, critic_params, optimizers), spec)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         policy_key, uniform_key = jax.random.split(key)

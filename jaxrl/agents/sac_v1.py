@@ -125,8 +125,7 @@ def sac_v1(
             value(spec).init(value_key, obs),
             entropy_of(spec).init(alpha_key, obs),
         )
-        opt_state = SACV1Params(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
-        return experience.init(Learner(params, jax.tree.map(jnp.copy, params.value), opt_state), spec)
+        return experience.init(off_policy.first_learner(params, params.value, optimizers), spec)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         policy_key, uniform_key = jax.random.split(key)

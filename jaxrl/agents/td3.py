@@ -112,8 +112,7 @@ def td3(
         actor_key, critic_key = jax.random.split(key)
         obs, action = off_policy.examples(spec)
         params = TD3Params(actor(spec).init(actor_key, obs), critics(spec).init(critic_key, obs, action))
-        opt_state = TD3Params(*(o.init(p) for o, p in zip(optimizers, params, strict=True)))
-        return experience.init(Learner(params, jax.tree.map(jnp.copy, params), opt_state), spec)
+        return experience.init(off_policy.first_learner(params, params, optimizers), spec)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         action = actor(state.spec).apply(state.params.actor, obs)
