@@ -11,7 +11,7 @@ import pytest
 import slow_off_policy as slow
 from slow_off_policy import SPEC
 
-from jaxrl import JaxrlError, ddpg, redq, sac, td3
+from jaxrl import JaxrlError, ddpg, discrete_sac, make, redq, sac, sac_v1, td3
 from jaxrl.agents import off_policy
 from jaxrl.agents.off_policy import Learner, make_experience
 from jaxrl.types import Agent, Spec, Transition, box
@@ -365,3 +365,25 @@ def test_images(constructor):
     assert metrics["critic_loss"] > 0
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), before.critics, after.critics)
     assert min(jax.tree.leaves(moved["params"]["encoder"])) > 1e-5
+
+
+def test_targets_begin_as_copies():
+    """Of what has a target network, equal to what was drawn, and not of zeros."""
+    small = {"hidden_sizes": (4,), "warmup_steps": 4, "batch_size": 2, "replay_size": 8}
+    cases = {
+        "td3": (td3(**small), "Pendulum-v1", lambda params: params),
+        "sac": (sac(**small), "Pendulum-v1", lambda params: params.critics),
+        "sac_v1": (sac_v1(**small), "Pendulum-v1", lambda params: params.value),
+        "discrete_sac": (discrete_sac(**small), "CartPole-v1", lambda params: params.critics),
+    }
+    specs = {env_id: make(env_id).spec for env_id in ("Pendulum-v1", "CartPole-v1")}
+    states = jax.jit(
+        lambda key: {name: agent.init(key, specs[env_id]) for name, (agent, env_id, _) in cases.items()},
+        compiler_options={"xla_backend_optimization_level": 0},
+    )(jax.random.key(0))
+    for name, (_, _, online) in cases.items():
+        targets, copied = jax.tree.leaves(states[name].target_params), jax.tree.leaves(online(states[name].params))
+        assert len(targets) == len(copied) > 0, name
+        for target, like in zip(targets, copied, strict=True):
+            np.testing.assert_array_equal(target, like)
+        assert any(np.abs(target).max() > 0.1 for target in targets), name
