@@ -50,7 +50,7 @@ PROBLEMS = {
         jaxrl.dqn, LANDER, 200_000, {},
         {
             "learning_rate": 6.3e-4, "batch_size": 128, "replay_size": 50_000, "hidden_sizes": (256, 256),
-            "double": True, "rollout_length": 4, "gradient_steps": 4, "target_update_every": 250,
+            "double": True, "rollout_length": 4, "target_update_every": 250,
             "epsilon_decay_steps": 20_000, "epsilon_final": 0.1,
         },
         200,
@@ -68,7 +68,7 @@ PROBLEMS = {
         jaxrl.dqn, "gymnasium/ALE/Pong-v5", 2_000_000, {"clip_rewards": True},
         {
             "learning_rate": 1e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (512,), "double": True,
-            "rollout_length": 4, "warmup_steps": 20_000, "target_update_every": 4_000, "epsilon_decay_steps": 200_000,
+            "rollout_length": 4, "replay_ratio": 0.25, "warmup_steps": 20_000, "target_update_every": 4_000, "epsilon_decay_steps": 200_000,
             "epsilon_final": 0.01,
         },
         18,

@@ -283,13 +283,13 @@ SMALL = {
         "batch_size": 4,
         "warmup_steps": 8,
         "target_update_every": 8,
-        "gradient_steps": 2,
+        "replay_ratio": 0.5,
         "hidden_sizes": (8,),
     },
 }
 SMALLEST = {  # operation by operation, each new shape is a compilation
     "ppo": {"rollout_length": 2, "num_epochs": 1, "num_minibatches": 1, "hidden_sizes": (2,)},
-    "dqn": {"rollout_length": 1, "gradient_steps": 1, "hidden_sizes": (2,)},
+    "dqn": {"rollout_length": 1, "hidden_sizes": (2,)},
 }
 CONSTRUCTORS = {"ppo": ppo, "dqn": dqn}
 

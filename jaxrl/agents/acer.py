@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents import replay_learning
 from jaxrl.agents.acer_networks import Critic, distribution, draw, make_critic, statistics
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.agents.experience import check_schedule, example_trajectory
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.networks.actor_critic import Policy, check_network, make_policy
 from jaxrl.replay import uniform
@@ -217,7 +217,7 @@ def acer(
     checks.number("acer", 0, clip_rho=clip_rho, trust_region_delta=trust_region_delta)
     checks.integer("acer", num_envs=num_envs, rollout_length=rollout_length, num_samples=num_samples)
     checks.integer("acer", 0, replay_ratio=replay_ratio)
-    replay_learning.check_schedule(
+    check_schedule(
         "acer", batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps,
         added=num_envs * rollout_length,
     )  # fmt: skip
@@ -239,7 +239,7 @@ def acer(
         params = ACERParams(policy_params, critic.init(critic_key, obs, policy, actions, actions))
         learner = Learner(params, jax.tree.map(jnp.copy, policy_params), descent.init(params))
         kept = dict(zip(KEPT, (actions[0, 0], statistics(policy)[0]), strict=True))
-        example = replay_learning.example_trajectory(spec, (rollout_length, num_envs), kept)
+        example = example_trajectory(spec, (rollout_length, num_envs), kept)
         return ACERState(spec, learner, replay.init(example, spec) if replay_ratio else ())
 
     def act(state: ACERState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):

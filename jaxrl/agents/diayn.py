@@ -14,8 +14,8 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents.action_scale import check_bounded
-from jaxrl.agents.off_policy import Experience, Learner, check_networks, descend, with_experience
-from jaxrl.agents.replay_learning import ReplayState
+from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.off_policy import check_networks, descend
 from jaxrl.agents.sac import sac
 from jaxrl.agents.temperature import check_temperature
 from jaxrl.networks import MLP, Policy, PolicyHead
@@ -43,7 +43,7 @@ def join(obs: Array, skill: Array, num_skills: int) -> Array:
     return jnp.concatenate([obs.astype(jnp.float32), jax.nn.one_hot(skill, num_skills)], axis=-1)
 
 
-@with_experience
+@with_experience()
 def diayn(
     *,
     num_skills: int = 10,
@@ -129,7 +129,7 @@ def diayn(
                 reward=reward + reward_weight * steps.reward,
                 next_obs=join(steps.next_obs, skill, num_skills),
             )
-            batch = experience.prepare(sample._replace(steps=steps))
+            batch = experience.in_one(sample._replace(steps=steps))
             inside = Learner(params.sac, target, opt_state.sac)
             inside, errors, values = sac_step(joined(spec, num_skills), inside, batch, weights, key, *time)
 
@@ -141,7 +141,9 @@ def diayn(
             learner = Learner(DIAYNParams(inside.params, q), inside.target_params, DIAYNParams(inside.opt_state, q_opt))
             return learner, errors, values | dict(zip(METRICS, (reward[:, 0].mean(), *found), strict=True))
 
-        return experience.make_update(gradient_step, (*metrics, *METRICS), ("skill",), lambda sample: sample)
+        return experience.make_update(
+            gradient_step, (*metrics, *METRICS), prepare=lambda sample: sample, extras=("skill",)
+        )
 
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
     agent = sac.__wrapped__(

@@ -11,8 +11,8 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import off_policy
-from jaxrl.agents.off_policy import Experience, Learner, descend, every, with_experience
-from jaxrl.agents.replay_learning import ReplayState
+from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.off_policy import descend, every
 from jaxrl.agents.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
@@ -21,7 +21,7 @@ from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Discrete, Key, PyTree, Spec
 
 
-@with_experience
+@with_experience()
 def discrete_sac(
     *,
     actor_learning_rate: float = 3e-4,

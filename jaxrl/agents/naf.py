@@ -6,18 +6,15 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-import optax
 
-from jaxrl import checks
-from jaxrl.agents import replay_learning
+from jaxrl.agents import value_regression
 from jaxrl.agents.action_noise import check_noise, make_action_noise
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.agents.replay_learning import Loss, ReplayState
+from jaxrl.agents.experience import Experience, ReplayState, with_experience
 from jaxrl.agents.value_heads import LOSSES
-from jaxrl.networks import ACTIVATIONS, make_torso, orthogonal
-from jaxrl.replay import Replay
-from jaxrl.replay.n_step import NStep, aggregate
-from jaxrl.replay.select import select
+from jaxrl.agents.value_regression import Loss, check_regression
+from jaxrl.networks import make_torso, orthogonal
+from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -72,31 +69,20 @@ class NAFNetwork(nn.Module):
         return Quadratic(value, jnp.tanh(mean), tril)
 
 
+@with_experience(replay_size=50_000, batch_size=64)
 def naf(
     *,
     learning_rate: float = 1e-3,
-    gamma: float = 0.99,
     noise: str = "gaussian",
     noise_scale: float = 0.5,
     noise_final: float = 0.1,
     noise_decay_steps: int = 20_000,
     noise_theta: float = 0.15,
-    replay: str | Replay = "uniform",
-    replay_size: int = 50_000,
-    batch_size: int = 64,
-    priority_alpha: float = 0.6,
-    priority_beta: float = 0.4,
-    priority_beta_steps: int = 100_000,
-    hindsight: str = "none",
-    warmup_steps: int = 1_000,
+    experience: Experience,
     target_update_every: int = 1,
     tau: float = 0.005,
-    n_step: int = 1,
     loss: str = "squared",
     max_grad_norm: float = 10.0,
-    num_envs: int = 1,
-    rollout_length: int = 1,
-    gradient_steps: int = 1,
     hidden_sizes: tuple[int, ...] = (64, 64),
     activation: str = "tanh",
     torso: str = "auto",
@@ -113,7 +99,6 @@ def naf(
 
     Args:
       learning_rate: Adam's step size, > 0.
-      gamma: discount, in [0, 1].
       noise: what is added to mu in training: gaussian, drawn anew at each step, or ornstein_uhlenbeck, which wanders
         and starts from 0 in each episode.
       noise_scale: the noise's standard deviation at the first step, >= 0, where [-1, 1] are the bounds; that of
@@ -121,24 +106,11 @@ def naf(
       noise_final: the same once it has decayed, >= 0.
       noise_decay_steps: environment steps over which it goes linearly from the one to the other.
       noise_theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
-      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
-        Python also a `Replay`, which comes with its own sizes.
-      replay_size: transitions that the replay holds; a multiple of num_envs * rollout_length.
-      batch_size: transitions in each gradient step; at most warmup_steps.
-      priority_alpha: how much the priorities count, in [0, 1].
-      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
-      priority_beta_steps: environment steps over which that rises linearly to 1.
-      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
-        goals: none, future, final or episode (Andrychowicz et al. 2017).
-      warmup_steps: environment steps before the first gradient step.
+      experience: what is learnt from, and when.
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
-      n_step: environment steps whose rewards a target holds before it bootstraps.
       loss: of the temporal-difference error: huber or squared.
       max_grad_norm: global norm that the gradient is clipped to, > 0.
-      num_envs: environments that run in parallel.
-      rollout_length: steps taken in each environment between updates.
-      gradient_steps: gradient steps in each update.
       hidden_sizes: units of each fully connected layer.
       activation: of the hidden layers: tanh, relu, swish, elu or gelu.
       torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
@@ -154,27 +126,11 @@ def naf(
       >>> naf(noise="ornstein_uhlenbeck").init_memory(2).shape
       (2, 64)
     """
-    checks.number("naf", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
-    checks.number("naf", 0, 1, gamma=gamma, priority_alpha=priority_alpha, priority_beta=priority_beta)
-    checks.number("naf", 0, 1, open_low=True, tau=tau)
-    checks.integer("naf", priority_beta_steps=priority_beta_steps)
-    checks.integer("naf", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
-    checks.integer("naf", target_update_every=target_update_every, n_step=n_step)
-    checks.integer("naf", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of("naf", LOSSES, loss=loss)
-    checks.one_of("naf", ACTIVATIONS, activation=activation)
-    replay_learning.check_schedule(
-        "naf",
-        batch_size=batch_size,
-        replay_size=replay_size,
-        warmup_steps=warmup_steps,
-        added=num_envs * rollout_length,
-    )
-    memory = select(
-        "naf", replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
-        beta_steps=priority_beta_steps, relabel=hindsight,
+    check_regression(
+        "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
+        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
     )  # fmt: skip
-    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
     wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:
@@ -185,7 +141,7 @@ def naf(
         check_noise("naf", spec, noise)
         obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
         params = network(spec).init(key, obs)
-        return replay_learning.init_state(params, spec, optimizer, memory, (rollout_length, num_envs))
+        return value_regression.init_state(experience, params, spec, optimizer)
 
     def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         action = network(state.spec).apply(state.params, obs).mean
@@ -201,9 +157,8 @@ def naf(
         q = q_value(network(spec).apply(params, batch.obs), action)
         return Loss(LOSSES[loss](q, target), q - target, {"q_mean": q.mean()})
 
-    learn = replay_learning.make_update(
-        replay=memory, optimizer=optimizer, prepare=lambda sample: aggregate(sample, gamma), target=target,
-        loss=td_loss, metrics=("q_mean",), warmup_steps=warmup_steps, gradient_steps=gradient_steps, length=n_step,
+    learn = value_regression.make_update(
+        experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip
 
@@ -211,4 +166,4 @@ def naf(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"noise": wander.scale(step)}
 
-    return Agent(init, act, update, num_envs, rollout_length, wander.init_memory, name="naf")
+    return Agent(init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf")

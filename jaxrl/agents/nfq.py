@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.replay_learning import check_replay_size, example_trajectory
+from jaxrl.agents.experience import check_replay_size, example_trajectory
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
 from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network

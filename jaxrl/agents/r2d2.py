@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents import replay_learning
-from jaxrl.agents.replay_learning import Loss, ReplayState
+from jaxrl.agents import value_regression
+from jaxrl.agents.experience import Experience, ReplayState, with_experience
 from jaxrl.agents.value_heads import LOSSES
+from jaxrl.agents.value_regression import Loss, check_regression
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
 from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
-from jaxrl.networks.torsos import ACTIVATIONS
-from jaxrl.replay import Replay, Sample
-from jaxrl.replay.select import select
+from jaxrl.replay import Sample
 from jaxrl.returns import n_step_returns
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -67,22 +66,24 @@ def unscale_value(x: Array) -> Array:
     return jnp.sign(x) * (root - 1) * (root + 1)
 
 
+@with_experience(
+    without=("hindsight",),
+    n_step=3,
+    replay_size=20_000,
+    batch_size=32,
+    replay_ratio=1 / 16,
+    num_envs=4,
+    rollout_length=4,
+)
 def r2d2(
     *,
     learning_rate: float = 1e-3,
     anneal_steps: int = 0,
-    gamma: float = 0.99,
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
     epsilon_decay_steps: int = 10_000,
-    replay: str | Replay = "uniform",
-    replay_size: int = 20_000,
-    batch_size: int = 32,
-    priority_alpha: float = 0.6,
-    priority_beta: float = 0.4,
-    priority_beta_steps: int = 100_000,
+    experience: Experience,
     priority_eta: float = 0.9,
-    warmup_steps: int = 1_000,
     target_update_every: int = 16,
     tau: float = 0.01,
     double: bool = True,
@@ -90,13 +91,9 @@ def r2d2(
     dueling_aggregation: str = "mean",
     burn_in: int = 4,
     unroll: int = 16,
-    n_step: int = 3,
     rescale: bool = True,
     loss: str = "squared",
     max_grad_norm: float = 10.0,
-    num_envs: int = 4,
-    rollout_length: int = 4,
-    gradient_steps: int = 1,
     cell: str = "gru",
     cell_size: int = 32,
     hidden_sizes: tuple[int, ...] = (32,),
@@ -121,20 +118,12 @@ def r2d2(
     Args:
       learning_rate: Adam's step size, > 0.
       anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
-      gamma: discount, in [0, 1].
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
-      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
-        Python also a `Replay`, which comes with its own sizes.
-      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length, and in each environment at
-        least one stretch.
-      batch_size: stretches in each gradient step; at most warmup_steps.
-      priority_alpha: how much the priorities count, in [0, 1].
-      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
-      priority_beta_steps: environment steps over which that rises linearly to 1.
+      experience: what is learnt from, and when. A sample is a stretch, and the replay holds in each environment at
+        least one.
       priority_eta: how much of a stretch's priority is its largest error, in [0, 1]; the rest is the mean.
-      warmup_steps: environment steps before the first gradient step.
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
       double: whether the online network chooses the action that the target network values (van Hasselt et al. 2016,
@@ -144,14 +133,10 @@ def r2d2(
         (equation 9) or their max (equation 8).
       burn_in: steps that bring the stored memory up to date; may be 0.
       unroll: steps after these that are learnt from.
-      n_step: environment steps whose rewards a target holds before it bootstraps.
       rescale: whether the network's values are squashed by h (Pohlen et al. 2018).
       loss: of the temporal-difference error: squared or huber. Huber's tends to the median of a target: where what is
         seen does not tell that an episode is about to end, it takes the end for an outlier, and values grow too high.
       max_grad_norm: global norm that the gradient is clipped to, > 0.
-      num_envs: environments that run in parallel.
-      rollout_length: steps taken in each environment between updates.
-      gradient_steps: gradient steps in each update.
       cell: gru or lstm.
       cell_size: its units.
       hidden_sizes: units of each fully connected layer before the cell.
@@ -169,38 +154,23 @@ def r2d2(
       >>> r2d2(cell="lstm", cell_size=16).init_memory(3).shape
       (3, 32)
     """
-    checks.number("r2d2", 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
-    checks.number("r2d2", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.number("r2d2", 0, 1, priority_alpha=priority_alpha, priority_beta=priority_beta, priority_eta=priority_eta)
-    checks.number("r2d2", 0, 1, open_low=True, tau=tau)
-    checks.integer("r2d2", 0, anneal_steps=anneal_steps)
-    checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, priority_beta_steps=priority_beta_steps)
-    checks.integer("r2d2", num_envs=num_envs, rollout_length=rollout_length, gradient_steps=gradient_steps)
-    checks.integer("r2d2", target_update_every=target_update_every, unroll=unroll, n_step=n_step, cell_size=cell_size)
-    checks.integer("r2d2", 0, burn_in=burn_in)
-    checks.integer("r2d2", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of("r2d2", LOSSES, loss=loss)
-    checks.one_of("r2d2", CELLS, cell=cell)
-    checks.one_of("r2d2", ACTIVATIONS, activation=activation)
-    checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
-    replay_learning.check_schedule(
-        "r2d2",
-        batch_size=batch_size,
-        replay_size=replay_size,
-        warmup_steps=warmup_steps,
-        added=num_envs * rollout_length,
-    )
-    length = burn_in + unroll
-    if replay_size < num_envs * length:
-        raise checks.JaxrlError(
-            f"r2d2: replay_size={replay_size} is not accepted; it must be at least num_envs * (burn_in + unroll), "
-            f"which is {num_envs * length}"
-        )
-    buffer = select(
-        "r2d2", replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
-        beta_steps=priority_beta_steps,
+    check_regression(
+        "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
+        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
     )  # fmt: skip
-    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    checks.number("r2d2", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final, priority_eta=priority_eta)
+    checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, unroll=unroll, cell_size=cell_size)
+    checks.integer("r2d2", 0, burn_in=burn_in)
+    checks.one_of("r2d2", CELLS, cell=cell)
+    checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
+    length = burn_in + unroll
+    least = experience.num_envs * length
+    if experience.replay_size < least:
+        raise checks.JaxrlError(
+            f"r2d2: replay_size={experience.replay_size} is not accepted; it must be at least num_envs * (burn_in + "
+            f"unroll), which is {least}"
+        )
+    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
@@ -218,7 +188,7 @@ def r2d2(
         obs = jnp.zeros((1, 1, *spec.obs_space.shape), spec.obs_space.dtype)
         params = net.init(key, init_memory(1), obs)
         kept = {"memory": init_memory(1)[0]}
-        return replay_learning.init_state(params, spec, optimizer, buffer, (rollout_length, num_envs), kept)
+        return value_regression.init_state(experience, params, spec, optimizer, kept)
 
     def act(state: ReplayState, memory: Array, obs: Array, key: Key, step: Array, explore: bool = True):
         carries, q = network(state.spec).apply(state.params, memory, obs[None])
@@ -251,8 +221,8 @@ def r2d2(
     def td_loss(params: PyTree, batch: Stretch, next_q: Array, spec: Spec, key: Key) -> Loss:
         q = q_values(params, batch, spec)
         best = jnp.argmax(jax.lax.stop_gradient(q[1:]) if double else next_q, axis=-1)
-        discounts = gamma * (1.0 - batch.terminated)
-        returns = n_step_returns(batch.reward, discounts, take(next_q, best), n_step, batch.last)
+        discounts = experience.gamma * (1.0 - batch.terminated)
+        returns = n_step_returns(batch.reward, discounts, take(next_q, best), experience.n_step, batch.last)
         taken, counts = take(q[:-1], batch.action), batch.counts
         # A selection before the loss: what is not learnt from has an error, and so a gradient, of 0.
         errors = jnp.where(counts, taken - squash(returns), 0.0)
@@ -265,14 +235,14 @@ def r2d2(
         value = jnp.sum(LOSSES[loss](errors, jnp.zeros_like(errors)), axis=0) / unroll
         return Loss(value, priority, {"q_mean": q_mean})
 
-    learn = replay_learning.make_update(
-        replay=buffer, optimizer=optimizer, prepare=prepare, target=target, loss=td_loss, metrics=("q_mean",),
-        warmup_steps=warmup_steps, gradient_steps=gradient_steps, target_update_every=target_update_every, tau=tau,
-        anneal_steps=anneal_steps, length=length, extras=("memory",),
+    learn = value_regression.make_update(
+        experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
+        target_update_every=target_update_every, tau=tau, anneal_steps=anneal_steps, prepare=prepare, length=length,
+        extras=("memory",),
     )  # fmt: skip
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs, rollout_length, init_memory, name="r2d2")
+    return Agent(init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2")

@@ -12,8 +12,8 @@ import optax
 from jaxrl import checks
 from jaxrl.agents import off_policy
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.agents.off_policy import Experience, Learner, descend, every, with_experience
-from jaxrl.agents.replay_learning import ReplayState
+from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.off_policy import descend, every
 from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, greedy, make_critics, make_torso
 from jaxrl.replay.n_step import NStep
@@ -31,7 +31,7 @@ class SACV1Params(NamedTuple):
     temperature: PyTree
 
 
-@with_experience
+@with_experience()
 def sac_v1(
     *,
     actor_learning_rate: float = 3e-4,

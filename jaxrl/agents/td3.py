@@ -13,8 +13,8 @@ from jaxrl import checks
 from jaxrl.agents import off_policy
 from jaxrl.agents.action_noise import check_noise, make_action_noise
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.agents.off_policy import Experience, Learner, descend, every, with_experience
-from jaxrl.agents.replay_learning import ReplayState
+from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
 from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
@@ -27,7 +27,7 @@ class TD3Params(NamedTuple):
     critics: PyTree
 
 
-@with_experience
+@with_experience()
 def td3(
     *,
     actor_learning_rate: float = 1e-3,

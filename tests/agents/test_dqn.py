@@ -61,7 +61,7 @@ CASES = {  # the network's own scale makes errors of about 1, on both sides of w
     "single squared": {"double": False, "loss": "squared", "max_grad_norm": 0.3},
     "double squared": {"double": True, "loss": "squared", "max_grad_norm": 100.0},
 }
-COMMON = {"gamma": 0.7, "learning_rate": 0.05, "gradient_steps": 3}
+COMMON = {"gamma": 0.7, "learning_rate": 0.05}
 NUM_ROWS = 12
 
 
@@ -109,7 +109,7 @@ def test_update_against_numpy(updates, name):
             flat(jax.tree.map(lambda x: x[i], params)) for params in (before.params, before.target_params, after.params)
         )
         row = (rows.obs[i], rows.action[i], rows.reward[i], rows.terminated[i], rows.next_obs[i])
-        loss, q, expected = reference_update(online, target, row, **CASES[name], **COMMON)
+        loss, q, expected = reference_update(online, target, row, **CASES[name], **COMMON, gradient_steps=3)
         np.testing.assert_allclose(metrics["loss"][i], loss, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(metrics["q_mean"][i], q, rtol=1e-4, atol=1e-5)
         for got, want in zip(result, expected, strict=True):
@@ -129,6 +129,7 @@ def test_an_update_draws_from_all_that_it_added():
     agent = dqn(
         num_envs=3,
         rollout_length=4,
+        replay_ratio=1 / 12,
         replay_size=24,
         batch_size=1,
         warmup_steps=1,
@@ -168,7 +169,8 @@ def histories():
     def run(key, arguments):
         agent = dqn(
             **arguments, num_envs=NUM_ENVS, rollout_length=LENGTH, replay_size=8, batch_size=4, warmup_steps=WARMUP,
-            epsilon_start=0.9, epsilon_final=0.3, epsilon_decay_steps=20, hidden_sizes=(4,), learning_rate=1e-2,
+            replay_ratio=0.25, epsilon_start=0.9, epsilon_final=0.3, epsilon_decay_steps=20, hidden_sizes=(4,),
+            learning_rate=1e-2,
         )  # fmt: skip
         start = init_train(key, agent, env)
 
@@ -277,7 +279,7 @@ def test_acting():
         {"max_grad_norm": 0},
         {"num_envs": 0},
         {"rollout_length": 0},
-        {"gradient_steps": 0},
+        {"replay_ratio": 0},
         {"replay": "sorted"},
         {"priority_alpha": 1.1},
         {"priority_beta": -0.1},
@@ -334,7 +336,10 @@ def test_other_errors(case, words):
 
 def test_an_error_that_is_not_a_number_stays_out_of_the_tree():
     """One transition's reward is NaN: the loss shows it, and the priorities are finite, with 0 for that transition."""
-    agent = dqn(replay="prioritized", num_envs=4, replay_size=64, batch_size=64, warmup_steps=64, hidden_sizes=(4,))
+    agent = dqn(
+        replay="prioritized", num_envs=4, replay_size=64, batch_size=64, warmup_steps=64, replay_ratio=0.25,
+        hidden_sizes=(4,),
+    )  # fmt: skip
     rows = jax.tree.map(lambda x: x[None, :4], transitions())
     rows = rows._replace(reward=rows.reward.copy())
     rows.reward[0, 1] = np.nan
@@ -356,7 +361,7 @@ def test_priorities_are_the_errors():
     """What the update leaves in the tree is (|target - Q| + epsilon)^alpha of the parameters before it."""
     agent = dqn(
         replay="prioritized", priority_alpha=0.5, num_envs=4, replay_size=4, batch_size=4, warmup_steps=4, gamma=0.7,
-        hidden_sizes=(8,),
+        replay_ratio=0.25, hidden_sizes=(8,),
     )  # fmt: skip
     rows, state = transitions(), agent.init(jax.random.key(1), SPEC)
     chosen = jax.tree.map(lambda x: x[None, :4], rows)

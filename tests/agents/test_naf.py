@@ -135,7 +135,7 @@ CASES = {
     "squared": {"loss": "squared", "max_grad_norm": 0.3},
     "huber": {"loss": "huber", "max_grad_norm": 100.0},
 }
-COMMON = {"gamma": 0.7, "learning_rate": 0.05, "gradient_steps": 3, "tau": 0.1}
+COMMON = {"gamma": 0.7, "learning_rate": 0.05, "tau": 0.1}
 NUM_ROWS = 9
 
 
@@ -160,7 +160,8 @@ def updates():
 
     agents = {
         name: naf(
-            **case, **COMMON, replay_size=4, batch_size=1, warmup_steps=1, hidden_sizes=(4,), activation="tanh",
+            **case, **COMMON, replay_ratio=3, replay_size=4, batch_size=1, warmup_steps=1, hidden_sizes=(4,),
+            activation="tanh",
         )
         for name, case in CASES.items()
     }  # fmt: skip
@@ -191,7 +192,7 @@ def test_update_against_numpy(updates, name):
             flat(jax.tree.map(lambda x: x[i], params)) for params in (after.params, after.target_params)
         )
         row = (rows.obs[i], rows.action[i], rows.reward[i], rows.terminated[i], rows.next_obs[i])
-        loss, q, expected, moved = reference_update(online, target, row, **CASES[name], **COMMON)
+        loss, q, expected, moved = reference_update(online, target, row, **CASES[name], **COMMON, gradient_steps=3)
         np.testing.assert_allclose(metrics["loss"][i], loss, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(metrics["q_mean"][i], q, rtol=1e-3, atol=1e-5)
         for got, want in zip(result + target_result, expected + moved, strict=True):
@@ -277,7 +278,7 @@ def test_what_was_done_is_what_is_learnt():
     env = make("jaxrl/Probe-policy-v0", continuous=True)
     agent = naf(
         noise="ornstein_uhlenbeck", noise_scale=5.0, num_envs=4, rollout_length=2, replay_size=64, batch_size=8,
-        warmup_steps=8, noise_final=1.0, noise_decay_steps=80, hidden_sizes=(4,),
+        replay_ratio=0.125, warmup_steps=8, noise_final=1.0, noise_decay_steps=80, hidden_sizes=(4,),
     )  # fmt: skip
 
     def run(key):
@@ -323,7 +324,7 @@ def test_what_was_done_is_what_is_learnt():
         {"max_grad_norm": 0},
         {"num_envs": 0},
         {"rollout_length": 0},
-        {"gradient_steps": 0},
+        {"replay_ratio": 0},
         {"activation": "sine"},
     ],
     ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),

@@ -174,7 +174,7 @@ BATCHES = {
 }
 TRUST = BATCHES | {"max_kl": 0.05}
 A3C = a3c(**SHORT, num_workers=2, delay=2)
-REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "epsilon_decay_steps": 1000}
+REPLAY = {"batch_size": 32, "replay_size": 1000, "warmup_steps": 100, "replay_ratio": 0.25, "epsilon_decay_steps": 1000}
 DQN = dqn(**SHARED, **REPLAY, target_update_every=20)
 DOUBLE_DQN = dqn(**SHARED, **REPLAY, target_update_every=4, tau=0.1, double=True)
 STRETCHES = {
@@ -183,12 +183,13 @@ STRETCHES = {
     "unroll": 4,
     "n_step": 2,
     "rollout_length": 2,
+    "replay_ratio": 0.125,
     "loss": "huber",
     "rescale": False,
 }
 FITS = {"replay_size": 500, "rollout_length": 25, "num_iterations": 5, "num_gradient_steps": 20}
 CONTROL = {k: v for k, v in (SHARED | REPLAY).items() if k not in ("learning_rate", "epsilon_decay_steps")}
-CONTROL |= {"actor_learning_rate": 0.01, "critic_learning_rate": 0.01, "replay_ratio": 0.25, "tau": 0.1}
+CONTROL |= {"actor_learning_rate": 0.01, "critic_learning_rate": 0.01, "tau": 0.1}
 COLD = {"temperature": "fixed", "initial_temperature": 0.02}
 CONTROL |= {"activation": "tanh"}  # where all observations are alike, few rectifiers may fall silent together
 NAF = {"noise_decay_steps": 1000, "tau": 0.1} | {k: v for k, v in REPLAY.items() if k != "epsilon_decay_steps"}
@@ -256,7 +257,7 @@ ROWS = {
     ),
     "diayn": Row(diayn(**CONTROL, num_skills=2, reward_weight=1.0, initial_temperature=0.02), 4_000, TORQUE, None),
     "r2d2": Row(
-        r2d2(**SHARED, **REPLAY, **STRETCHES, replay="prioritized", target_update_every=20, tau=1.0),
+        r2d2(**SHARED, **REPLAY | STRETCHES, replay="prioritized", target_update_every=20, tau=1.0),
         8_000,
         Discrete(2),
         None,  # without what went before there is no value to compare

@@ -181,7 +181,7 @@ def updates():
     def one(case, sample):
         agent = r2d2(
             **case, **COMMON, unroll=LENGTH - case["burn_in"], replay=fixed(sample), warmup_steps=32, num_envs=1,
-            rollout_length=1, target_update_every=10**6,
+            rollout_length=1, replay_ratio=1, target_update_every=10**6,
         )  # fmt: skip
         keys = jax.random.split(jax.random.key(1))
         state, other = jax.vmap(lambda key: agent.init(key, SPEC))(keys).params, None
@@ -275,7 +275,7 @@ def test_stored_memory_reproduces_acting(cell):
     env, length, num_envs = make("CartPole-v1"), 30, 3
     agent = r2d2(
         cell=cell, cell_size=4, hidden_sizes=(4,), num_envs=num_envs, rollout_length=length, epsilon_start=0.0,
-        epsilon_final=0.0, replay="uniform", replay_size=2 * length * num_envs,
+        epsilon_final=0.0, replay_size=2 * length * num_envs, replay_ratio=1 / length / num_envs,
     )  # fmt: skip
     net = make_recurrent_q_network("test", env.spec, "mlp", (4,), "relu", cell=cell, cell_size=4)
 
@@ -367,7 +367,7 @@ def test_it_remembers():
         {"max_grad_norm": 0},
         {"num_envs": 0},
         {"rollout_length": 0},
-        {"gradient_steps": 0},
+        {"replay_ratio": 0},
         {"target_update_every": 0},
         {"replay": "best"},
         {"dueling_aggregation": "sum"},
@@ -386,7 +386,7 @@ def test_bad_arguments(bad):
     ("case", "words"),
     [
         (lambda: r2d2(hidden_sizes=(8, 0)), ["r2d2: hidden_sizes[1]=0"]),
-        (lambda: r2d2(replay_size=100, num_envs=3), ["r2d2: replay_size=100", "a multiple of", "12"]),
+        (lambda: r2d2(replay_size=100, num_envs=3, replay_ratio=1), ["r2d2: replay_size=100", "a multiple of", "12"]),
         (lambda: r2d2(replay_size=48, burn_in=3), ["r2d2: replay_size=48", "num_envs * (burn_in + unroll)", "76"]),
         (lambda: r2d2(batch_size=128, warmup_steps=100), ["batch_size=128", "100"]),
         (
