@@ -39,7 +39,9 @@ PROBLEMS = {
         {"gamma": 0.9, "batch_size": 32, "warmup_steps": 200, "epsilon_decay_steps": 2_000, "target_update_every": 100},
     ),
     "CartPole-v1": Problem(
-        {}, 100_000, {"learning_rate": 1e-3, "replay_size": 100_000, "double": True, "rollout_length": 4, "replay_ratio": 0.25}
+        {},
+        100_000,
+        {"learning_rate": 1e-3, "replay_size": 100_000, "double": True, "rollout_length": 4, "replay_ratio": 0.25},
     ),
     "MountainCar-v0": Problem(
         {"max_steps_in_episode": 2_000},

@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 PPO = {
     "num_envs": 16, "rollout_length": 256, "num_epochs": 4, "num_minibatches": 64, "gamma": 0.999, "gae_lambda": 0.98,
-    "entropy_coef": 0.01, "learning_rate": 3e-4,
+    "entropy_coef": 0.01, "learning_rate": 3e-4, "clip_value_loss": False,
 }  # fmt: skip
 LANDER = "gymnasium/LunarLander-v3"
 PROBLEMS = {
@@ -68,8 +68,8 @@ PROBLEMS = {
         jaxrl.dqn, "gymnasium/ALE/Pong-v5", 2_000_000, {"clip_rewards": True},
         {
             "learning_rate": 1e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (512,), "double": True,
-            "rollout_length": 4, "replay_ratio": 0.25, "warmup_steps": 20_000, "target_update_every": 4_000, "epsilon_decay_steps": 200_000,
-            "epsilon_final": 0.01,
+            "rollout_length": 4, "replay_ratio": 0.25, "warmup_steps": 20_000, "target_update_every": 4_000,
+            "epsilon_decay_steps": 200_000, "epsilon_final": 0.01,
         },
         18,
     ),

@@ -78,7 +78,8 @@ def ppo(
       gamma: discount, in [0, 1].
       gae_lambda: lambda of the advantage estimate, in [0, 1].
       clip_eps: how far the probability ratio may move from 1, > 0.
-      clip_value_loss: whether to clip the new value's distance from the old one by clip_eps, too.
+      clip_value_loss: whether to clip the new value's distance from the old one by clip_eps, too. Where returns are
+        much larger than that and not normalised, the critic learns slowly with it.
       kl_coef: what the coefficient of the divergence's penalty begins with, >= 0; 0 is no penalty.
       kl_target: the divergence of an update that the coefficient aims at, > 0, in nats.
       max_kl: a minibatch whose divergence is above this ends the update's gradient steps, in nats; 0 is no limit.
