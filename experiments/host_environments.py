@@ -57,10 +57,10 @@ PROBLEMS = {
     ),
     "PPO, lander by degrees": Problem(jaxrl.ppo, LANDER, 1_000_000, {"continuous": True}, PPO, 200),
     "SAC, lander by degrees": Problem(
-        jaxrl.sac, LANDER, 200_000, {"continuous": True},
+        jaxrl.sac, LANDER, 300_000, {"continuous": True},
         {
             "actor_learning_rate": 7e-4, "critic_learning_rate": 7e-4, "tau": 0.01, "replay_size": 200_000,
-            "warmup_steps": 4_000, "batch_size": 256,
+            "warmup_steps": 4_000, "batch_size": 128, "hidden_sizes": (64, 64), "rollout_length": 4,
         },
         200,
     ),
