@@ -252,6 +252,7 @@ def test_policy_gradient_estimators(deep_study, tmp_path):
     assert all(study.agent(weight=name).name == "reinforce" for name in study.ESTIMATORS)
 
 
+@pytest.mark.slow
 def test_linear_baseline(deep_study, tmp_path):
     study, sizes = deep_study("linear_baseline"), {"seeds": 2, "iterations": 3, "eval_episodes": 1}
     numbers = study.main(**sizes, variants=("vanilla", "linear baseline"), out=tmp_path / "figure.png")
@@ -266,6 +267,7 @@ def test_linear_baseline(deep_study, tmp_path):
         assert (agent.num_envs, agent.rollout_length) == (100, 100)
 
 
+@pytest.mark.slow
 def test_optimizers(deep_study, tmp_path):
     numbers = deep_study("optimizers").main(
         seeds=4, steps=6_000, num_rates=2, optimizers=("sgd", "adam"), out=tmp_path / "figure.png"
@@ -332,6 +334,7 @@ def test_arm_workers(deep_study, tmp_path):
         assert np.all(run.returns[:, 0] != run.returns[:, -1])
 
 
+@pytest.mark.slow
 def test_pop_art(deep_study, tmp_path):
     final = deep_study("pop_art").main(seeds=2, steps=4_000, scales=(1.0, 10_000.0), out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
@@ -383,6 +386,7 @@ def test_off_policy_replay(deep_study, tmp_path):
         assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_diayn(deep_study, tmp_path):
     sizes = {"seeds": 2, "steps": 2_600, "skills": 4, "shown": 1, "episodes": 2}
     numbers = deep_study("diayn").main(**sizes, out=tmp_path / "figure.png")

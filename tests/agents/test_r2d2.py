@@ -204,7 +204,8 @@ def updates():
         pair = (first, with_other_rest(first, case["burn_in"]))
         samples[name] = jax.tree.map(lambda *x: np.stack(x), *pair)
     run = jax.jit(
-        lambda samples: {name: jax.vmap(lambda s, c=case: one(c, s))(samples[name]) for name, case in CASES.items()}
+        lambda samples: {name: jax.vmap(lambda s, c=case: one(c, s))(samples[name]) for name, case in CASES.items()},
+        compiler_options={"xla_backend_optimization_level": 0},
     )
     return samples, jax.device_get(run(samples))
 

@@ -22,6 +22,7 @@ FILLINGS = {  # replay, strategy, kind of experience, how many adds, and capacit
     "final": (prioritized, "final", Kind(1, 2, 6), 30, 40),
     "episode": (uniform, "episode", Kind(1, 2, 30), 40, 24),  # which may be longer than the ring
 }
+QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 BITS = Kind(2, 3, 4)  # an episode is truncated after four steps
 
 
@@ -69,7 +70,7 @@ def fillings():
         _, samples = fill(replay, BITS, 20, key, LENGTH, everything, lambda kind: bits_spec)
         return results | {"bits": (everything, samples, ())}
 
-    return jax.device_get(jax.jit(run)(prng.unrolled(jax.random.key(0))))
+    return jax.device_get(jax.jit(run, compiler_options=QUICK)(prng.unrolled(jax.random.key(0))))
 
 
 def allowed(strategy, first, ended, num_envs, seen, capacity):
