@@ -353,6 +353,12 @@ def test_help_does_not_wait_for_jax():
         assert f"\n  {command} " in done.stdout
 
 
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "jaxrl", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "jaxrl"), done.stderr
+    assert subprocess.run([sys.executable, "-m", "jaxrl", "tarin"], capture_output=True).returncode == 2
+
+
 @pytest.mark.parametrize("command", ["train", "sweep"])
 @pytest.mark.parametrize("agent", AGENTS)
 def test_an_agents_help_lists_every_hyper_parameter_and_its_default(command, agent, capfd):

@@ -58,6 +58,7 @@ MOUNTAIN_CAR = {
     "activation": "tanh",
 }
 REMEMBERS = {"num_envs": 16, "cell": "gru", "learning_rate": 1e-3}
+STRETCHES = {"learning_rate": 2e-3, "anneal_steps": 200_000, "epsilon_final": 0.1, "activation": "tanh"}
 SMALL_CONTROL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 PENDULUM = {"gamma": 0.95, "entropy_coef": 0.0}
 # An arm that holds its tip on the target ends the episode after 51 steps there, with about 50 in all at best.
@@ -172,6 +173,8 @@ GATES = {
     },
     "pqn-cartpole": (jaxrl.pqn, "CartPole-v1", {}, 500_000, 16, {}, 475),
     "pqn-acrobot": (jaxrl.pqn, "Acrobot-v1", {}, 500_000, 16, {}, -100),
+    "r2d2-cartpole": (jaxrl.r2d2, "CartPole-v1", {}, 200_000, 16, STRETCHES, 475),
+    "r2d2-hidden-velocities": (jaxrl.r2d2, "CartPole-v1", {"observe": (0, 2)}, 200_000, 16, STRETCHES, 475),
     "naf-pendulum": (jaxrl.naf, "Pendulum-v1", {}, 30_000, 16, {}, -250),
     "ddpg-pendulum": (jaxrl.ddpg, "Pendulum-v1", {}, 50_000, 16, SMALL_CONTROL, -180),
     "td3-pendulum": (jaxrl.td3, "Pendulum-v1", {}, 30_000, 16, SMALL_CONTROL, -180),

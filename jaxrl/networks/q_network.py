@@ -104,12 +104,21 @@ def make_q_network(
     checks.one_of(owner, ("none", *DUELING), dueling=dueling)
     checks.one_of(owner, ACTIVATIONS, activation=activation)
     checks.integer(owner, outputs=outputs, **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
+    actions, hidden_sizes = num_actions(owner, spec), tuple(hidden_sizes)
+    split = len(hidden_sizes) - 1 if hidden_sizes and (noisy or dueling != "none") else len(hidden_sizes)
+    features = make_torso(owner, spec, torso, hidden_sizes[:split], activation, layer_norm=layer_norm)()
+    return QNetwork(features, actions, hidden_sizes[split:], activation, dueling, noisy, outputs)
+
+
+def num_actions(owner: str, spec: Spec) -> int:
+    """How many actions there are, for an agent that values each.
+
+    Raises:
+      JaxrlError: if they are continuous.
+    """
     if not isinstance(spec.action_space, Discrete):
         raise checks.JaxrlError(
             f"{owner}: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
-            "of a torque), or use naf or ppo"
+            "of a torque), or use sac, naf or ppo"
         )
-    hidden_sizes = tuple(hidden_sizes)
-    split = len(hidden_sizes) - 1 if hidden_sizes and (noisy or dueling != "none") else len(hidden_sizes)
-    features = make_torso(owner, spec, torso, hidden_sizes[:split], activation, layer_norm=layer_norm)()
-    return QNetwork(features, spec.action_space.n, hidden_sizes[split:], activation, dueling, noisy, outputs)
+    return spec.action_space.n

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.networks.q_network import DUELING, QNetwork
+from jaxrl.networks.q_network import DUELING, QNetwork, num_actions
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
-from jaxrl.types import Array, Discrete, Spec
+from jaxrl.types import Array, Spec
 
 CELLS = {"gru": 1, "lstm": 2}  # how many vectors of `size` units each carries from step to step
 
@@ -125,12 +125,7 @@ def make_recurrent_q_network(
     checks.one_of(owner, ("none", *DUELING), dueling=dueling)
     checks.one_of(owner, ACTIVATIONS, activation=activation)
     checks.integer(owner, cell_size=cell_size, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    if not isinstance(spec.action_space, Discrete):
-        raise checks.JaxrlError(
-            f"{owner}: {spec.id} has continuous actions; it needs discrete ones (discretize_actions=n makes n levels "
-            "of a torque)"
-        )
-    streams = () if dueling == "none" else (cell_size,)
-    head = QNetwork(lambda h: h, spec.action_space.n, streams, activation, dueling)
+    actions, streams = num_actions(owner, spec), () if dueling == "none" else (cell_size,)
+    head = QNetwork(lambda h: h, actions, streams, activation, dueling)
     features = make_torso(owner, spec, torso, tuple(hidden_sizes), activation)()
     return RecurrentQNetwork(features, Recurrent(cell, cell_size), head)
