@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import distrax
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.action_scale import to_action_space
 from jaxrl.agents.experience import Learner
+from jaxrl.networks import greedy
 from jaxrl.networks.actor_critic import check_network
-from jaxrl.types import Array, Key, PyTree, Spec
+from jaxrl.types import Array, Box, Key, PyTree, Spec
 
 
 def check_networks(
@@ -77,6 +80,17 @@ def explore_at_first(key: Key, action: Array, step: Array, warmup_steps: int) ->
     """During the warm-up actions are drawn uniformly from [-1, 1], whatever the policy chose; `[N, A]`."""
     drawn = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
     return jnp.where(step < warmup_steps, drawn, action)
+
+
+def draw_action(
+    policy: distrax.Transformed, space: Box, key: Key, step: Array, warmup_steps: int, explore: bool
+) -> Array:
+    """The action of a squashed Gaussian, `[N, *space.shape]`: drawn, or that of its mean where `explore` is False."""
+    if not explore:
+        return to_action_space(greedy(policy), space)
+    policy_key, uniform_key = jax.random.split(key)
+    action = explore_at_first(uniform_key, policy.sample(seed=policy_key), step, warmup_steps)
+    return to_action_space(action, space)
 
 
 def descend(

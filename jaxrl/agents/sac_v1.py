@@ -11,11 +11,11 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import off_policy
-from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
+from jaxrl.agents.action_scale import check_bounded, from_action_space
 from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
 from jaxrl.agents.off_policy import descend, every
 from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
-from jaxrl.networks import SquashedGaussian, Value, greedy, make_critics, make_torso
+from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
 from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
@@ -128,12 +128,8 @@ def sac_v1(
         return experience.init(off_policy.first_learner(params, params.value, optimizers), spec)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
-        policy_key, uniform_key = jax.random.split(key)
-        policy = actor(state.spec).apply(state.params.actor, obs)
-        if not explore:
-            return to_action_space(greedy(policy), state.spec.action_space), memory, {}
-        action = off_policy.explore_at_first(uniform_key, policy.sample(seed=policy_key), step, experience.warmup_steps)
-        return to_action_space(action, state.spec.action_space), memory, {}
+        policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
+        return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
 
     def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
         params, target, opt_state = learner
