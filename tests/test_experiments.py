@@ -148,6 +148,7 @@ def test_maximization_bias(study, tmp_path):
     assert double[-10:].mean() < 0.15 < plain[-10:].mean()
 
 
+@pytest.mark.slow
 def test_random_walk(study, tmp_path):
     walk = study("random_walk")
     sizes = {"seeds": 8, "steps": 1_800, "n": (1, 4), "lambdas": (0.0, 0.8), "step_sizes": (0.1, 0.4)}
@@ -179,6 +180,7 @@ def test_overestimation(deep_study, tmp_path):
     assert np.all(natural["worth"] > -16.3)  # ten times the least reward, over ten
 
 
+@pytest.mark.slow
 def test_rare_reward(deep_study, tmp_path):
     lengths = deep_study("rare_reward").main(seeds=3, episodes=6, limit=200, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
@@ -208,6 +210,7 @@ def test_many_actions(deep_study, tmp_path):
         assert np.all((sums[:, -1] < -300) & (sums[:, -1] > -1_000))  # about -0.6 a step without learning
 
 
+@pytest.mark.slow
 def test_target_networks(deep_study, tmp_path):
     sizes = {"seeds": 3, "steps": 2_000, "eval_episodes": 1, "targets": ("none", "soft")}
     numbers = deep_study("target_networks").main(**sizes, out=tmp_path / "figure.png")
@@ -344,18 +347,13 @@ def test_pop_art(deep_study, tmp_path):
     assert abs(final["plain critic"][1.0] - final["plain critic"][10_000.0]).max() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "envs", "agents"),
     [
         ("ddpg_targets", {"steps": 1_200}, ["Pendulum-v1"], ["soft, 0.01", "hard, 600 and 500"]),
-        pytest.param(
-            *("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
-            marks=pytest.mark.slow,
-        ),
+        ("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
+        ("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
     ],
 )
 def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, capsys):

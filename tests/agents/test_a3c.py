@@ -192,6 +192,7 @@ def test_without_a_delay_it_is_a2c(variant, hasty):
     assert expected["policy_loss"].std() > 1e-3
 
 
+@pytest.mark.slow
 def test_seeds_in_parallel_are_seeds_alone_and_a_run_can_be_repeated(hasty):
     agent = a3c(delay=2, num_workers=2, **LOOP, **MEMORY)
     keys = jax.random.split(jax.random.key(0), 2)

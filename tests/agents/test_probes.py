@@ -60,7 +60,7 @@ from jaxrl.normalize import denormalize
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8
-NUM_SEEDS = 8
+NUM_SEEDS = 4
 HIDDEN = (8,)
 ATOMS = {"atoms": 21, "v_min": -2.0, "v_max": 6.0}
 SUPPORT = categorical(**ATOMS)
