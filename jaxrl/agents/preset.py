@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from jaxrl.checks import JaxrlError
 from jaxrl.types import Agent
 
 
 def preset(constructor: Callable[..., Agent], name: str, summary: str, **defaults: Any) -> Callable[..., Agent]:
-    """A constructor like another one, of which some arguments have other defaults.
+    """A constructor like another one, of which some arguments have other defaults. Errors call it by its own name.
 
     Args:
       constructor: such as `dqn`.
@@ -20,9 +21,26 @@ def preset(constructor: Callable[..., Agent], name: str, summary: str, **default
       **defaults: the arguments that differ; all can still be given.
     """
 
+    def renaming(function: Callable) -> Callable:
+        """The function, with errors that begin with this agent's name in place of the other one's."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except JaxrlError as error:
+                owner, colon, rest = str(error).partition(": ")
+                if owner != constructor.__name__:
+                    raise
+                raise type(error)(f"{name}{colon}{rest}") from None
+
+        return call
+
+    @renaming
     @functools.wraps(constructor)
     def make(**arguments: Any) -> Agent:
-        return constructor(**(defaults | arguments))._replace(name=name)
+        agent = constructor(**(defaults | arguments))
+        return agent._replace(name=name, init=renaming(agent.init))
 
     signature = inspect.signature(constructor)
     parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]

@@ -250,3 +250,12 @@ def test_environments_that_do_not_fit(space, arguments, words):
     with pytest.raises(JaxrlError) as error:
         td3(**arguments).init(jax.random.key(0), SPEC._replace(action_space=space))
     assert all(word in str(error.value) for word in ("td3: ", "Fake-v0", *words)), error.value
+
+
+def test_errors_call_ddpg_by_its_own_name():
+    with pytest.raises(JaxrlError, match=r"^ddpg: tau=0 is not accepted"):
+        ddpg(tau=0)
+    with pytest.raises(JaxrlError, match=r"^ddpg: Fake-v0 has discrete actions"):
+        ddpg().init(jax.random.key(0), SPEC._replace(action_space=Discrete(3)))
+    with pytest.raises(JaxrlError, match=r"^td3: tau=0 is not accepted"):
+        td3(tau=0)

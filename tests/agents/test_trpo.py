@@ -371,7 +371,7 @@ def test_bad_arguments(bad):
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (lambda: npg(hidden_sizes=(0,)), ["trpo: hidden_sizes[0]=0"]),
+        (lambda: npg(hidden_sizes=(0,)), ["npg: hidden_sizes[0]=0"]),
         (lambda: trpo(torso="rnn").init(jax.random.key(0), DISCRETE), ["trpo: torso='rnn'"]),
         (
             lambda: trpo().init(jax.random.key(0), DISCRETE._replace(obs_space=Discrete(4))),
