@@ -148,8 +148,7 @@ def diayn(
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
     agent = sac.__wrapped__(
         experience=experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
-        temperature=temperature, initial_temperature=initial_temperature,
-        target_entropy=target_entropy,
+        temperature=temperature, initial_temperature=initial_temperature, target_entropy=target_entropy,
     )  # fmt: skip
 
     def init(key: Key, spec: Spec) -> ReplayState:
@@ -161,9 +160,8 @@ def diayn(
         sac_key, q_key = jax.random.split(key)
         inside = agent.init(sac_key, joined(spec, num_skills))
         q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
-        learner = Learner(
-            DIAYNParams(inside.params, q), inside.target_params, DIAYNParams(inside.opt_state, optimizer.init(q))
-        )
+        params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
+        learner = Learner(params, inside.target_params, opt_state)
         # Without a time limit the replay keeps what followed each step, the terminal ones too, which q is asked about.
         spec = spec if spec.goal else spec._replace(max_steps=None)
         return experience.init(learner, spec, {"skill": jnp.int32(0)})
