@@ -272,8 +272,9 @@ def interval_metrics(seen: Seen, updates: Array | int) -> Metrics:
 
 
 def checked_parameters(state: TrainState) -> Array:
-    """`first_bad_step`, after a look at all of the agent's numbers."""
-    floats = [x for x in jax.tree.leaves(state.agent) if jnp.issubdtype(x.dtype, jnp.floating)]
+    """`first_bad_step`, after a look at the agent's parameters: reading a replay would take longer than training."""
+    params = getattr(state.agent, "params", state.agent)
+    floats = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.floating)]
     bad = ~jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats]))
     return _mark(state.first_bad_step, bad, state.step)
 

@@ -260,7 +260,8 @@ class Agent(NamedTuple):
     """An agent: three pure functions, and what the loop must know to call them.
 
     Attributes:
-      init: `init(key, spec) -> state`. The state holds arrays only.
+      init: `init(key, spec) -> state`. The state holds arrays only. The loop looks for numbers that are not finite in
+        its field `params`, or where it has none in all of it.
       act: `act(state, memory, obs, key, step, explore=True) -> (action, memory, extras)`; `obs` is `[N, ...]`, and so
         are the actions and everything in `extras` (a dictionary, which joins the transition's).
       update: `update(state, trajectory, key, step) -> (state, metrics)`; the trajectory's leaves are `[T, N, ...]`,

@@ -249,6 +249,19 @@ def test_first_bad_step_of_parameters():
     np.testing.assert_array_equal(jax.jit(jax.vmap(run))(jnp.array([0, 20, 30])), [30, 30, -1])
 
 
+class ReplayingState(NamedTuple):
+    params: jax.Array
+    replay: jax.Array
+
+
+@pytest.mark.parametrize(("params", "replay", "mark"), [(0.0, jnp.nan, -1), (jnp.nan, 0.0, 20)])
+def test_a_replay_is_not_looked_at(params, replay, mark):
+    """It is long, and what is not finite in it shows in the loss of the batch that it is drawn into."""
+    state = init_train(jax.random.key(0), recorder(), counting())
+    state = state._replace(agent=ReplayingState(jnp.float32(params), jnp.float32(replay)), step=jnp.int32(20))
+    assert loop.checked_parameters(state) == mark
+
+
 @pytest.mark.parametrize(
     ("num_steps", "words"),
     [
