@@ -111,9 +111,12 @@ def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: An
     start = jax.eval_shape(lambda: base.reset_env(key, params))
     action = jax.eval_shape(lambda: action_space.sample(key))
     after = jax.eval_shape(lambda state, action: base.step_env(key, state, action, params)[:2], start[1], action)
-    dtypes = jax.tree.map(
+    obs_dtype, state_dtypes = jax.tree.map(
         lambda x, y: jnp.promote_types(x.dtype, y.dtype) if x.dtype != y.dtype else x.dtype, start, after
     )
+    if env_id.endswith("-MinAtar"):  # bits, which gymnax hands out as floats: a replay of them is a quarter as long
+        obs_dtype = jnp.dtype(bool)
+    dtypes = (obs_dtype, state_dtypes)
 
     def typed(obs_and_state: PyTree) -> PyTree:
         return jax.tree.map(lambda x, dtype: jnp.asarray(x, dtype), obs_and_state, dtypes)
@@ -136,7 +139,7 @@ def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: An
 
     limit = params.max_steps_in_episode
     max_steps = None if isinstance(limit, jax.core.Tracer) else int(limit)
-    spec = Spec(env_id, _space(obs_space, like=start[0]), action_space, max_steps)
+    spec = Spec(env_id, _space(obs_space, like=start[0].update(dtype=obs_dtype)), action_space, max_steps)
     return Env(reset, step, spec, draw=_drawing(base, params, spec))
 
 

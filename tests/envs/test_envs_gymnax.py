@@ -1,5 +1,6 @@
 """gymnax's environments through `make`: ends, resets, shapes and dtypes."""
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,21 @@ def test_every_id_scans(group):
         assert isinstance(spec.max_steps, int)
         if spec.max_steps <= 100:
             assert np.any(ended), env_id
+
+
+def test_minatar_observes_bits():
+    """gymnax's own picture of each state, whose ones and zeros it hands out as floats."""
+    env = envs.make("Breakout-MinAtar")
+    base, params = gymnax.make("Breakout-MinAtar")
+
+    def body(state, key):
+        state, obs, _ = env.step(key, state, jax.random.randint(key, (), 0, 3))
+        return state, (obs, base.get_obs(state, params))
+
+    keys = jax.random.split(jax.random.key(0), 100)
+    observed, drawn = jax.jit(lambda: jax.lax.scan(body, env.reset(keys[0])[0], keys)[1], compiler_options=QUICK)()
+    assert (observed.dtype, drawn.dtype) == (bool, np.float32)
+    np.testing.assert_array_equal(observed.astype(np.float32), drawn)
 
 
 def test_state_keeps_its_types():
