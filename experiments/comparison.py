@@ -10,8 +10,6 @@ from episodes import draw_band, final_cell
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import jaxrl
@@ -47,15 +45,16 @@ def compare(
     Returns:
       the results, by environment and name.
     """
-    pairs = [(env, name) for env in envs for name in contenders]
-    runs: dict[str, dict[str, Results]] = {env: {} for env in envs}
-    for env, name in track(pairs, description="training", console=Console(stderr=True)):
-        contender, steps = contenders[name], envs[env]
-        runs[env][name] = jaxrl.sweep(
-            contender.constructor, env, num_steps=steps, seeds=seeds, eval_every=steps // EVALUATIONS,
-            eval_episodes=eval_episodes, **contender.hyper_parameters,
-        )  # fmt: skip
-    return runs
+    return {
+        env: {
+            name: jaxrl.sweep(
+                constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // EVALUATIONS,
+                eval_episodes=eval_episodes, **hyper_parameters,
+            )
+            for name, (constructor, hyper_parameters) in contenders.items()
+        }
+        for env, steps in envs.items()
+    }  # fmt: skip
 
 
 def tabulate(title: str, runs: Runs) -> Table:

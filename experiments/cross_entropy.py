@@ -72,7 +72,7 @@ def main(
         chosen = {name: variants(steps)[name] for name in agents}
         runs[env] = {
             name: jaxrl.sweep(
-                constructor, env, num_steps=steps, seeds=seeds, log_every=every, eval_every=every,
+                constructor, env, num_steps=steps, seeds=seeds, progress=True, log_every=every, eval_every=every,
                 eval_episodes=eval_episodes, **hyper_parameters,
             )
             for name, (constructor, hyper_parameters) in chosen.items()

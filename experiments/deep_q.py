@@ -73,7 +73,7 @@ def main(
     runs = {
         env: jaxrl.sweep(
             jaxrl.dqn, env, num_steps=round(PROBLEMS[env].steps * scale), seeds=seeds, eval_episodes=eval_episodes,
-            env_params=PROBLEMS[env].env_params, **PROBLEMS[env].hyper_parameters,
+            progress=True, env_params=PROBLEMS[env].env_params, **PROBLEMS[env].hyper_parameters,
         )
         for env in problems
     }  # fmt: skip

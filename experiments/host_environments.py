@@ -115,7 +115,7 @@ def run(problem: Problem, seeds: int, scale: float, eval_episodes: int, vectoriz
     """The learning curves of one problem."""
     steps = round(problem.steps * scale)
     return jaxrl.sweep(
-        problem.agent, problem.env, num_steps=steps, seeds=seeds, eval_every=-(-steps // 20),
+        problem.agent, problem.env, num_steps=steps, seeds=seeds, progress=True, eval_every=-(-steps // 20),
         eval_episodes=eval_episodes, env_params=problem.env_params | {"vectorization": vectorization},
         **problem.hyper_parameters,
     )  # fmt: skip

@@ -60,7 +60,7 @@ def main(
     size = TRAJECTORIES * LENGTH
     results = jaxrl.sweep(
         agent, "CartPole-v1", num_steps=iterations * size, seeds=seeds, log_every=size, eval_every=iterations * size,
-        eval_episodes=eval_episodes, env_params={"max_steps_in_episode": LENGTH}, variant=list(variants),
+        progress=True, eval_episodes=eval_episodes, env_params={"max_steps_in_episode": LENGTH}, variant=list(variants),
     )  # fmt: skip
     rich.print(tabulate(results, variants))
     save(draw(results, variants), out)

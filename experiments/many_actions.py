@@ -50,7 +50,7 @@ def main(
     numbers = {}
     for count in torques:
         results = jaxrl.sweep(
-            watched, "Pendulum-v1", num_steps=steps, seeds=seeds, log_every=log_every, eval_every=steps,
+            watched, "Pendulum-v1", num_steps=steps, seeds=seeds, progress=True, log_every=log_every, eval_every=steps,
             eval_episodes=1, dueling=[False, True],
             env_params={"discretize_actions": count, "scale_rewards": 0.1, "max_steps_in_episode": 2 * steps},
         )  # fmt: skip

@@ -60,7 +60,7 @@ def main(
     for optimizer in optimizers:
         rates = RATES[optimizer][:num_rates]
         results = jaxrl.sweep(
-            agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_every=steps,
+            agent, "CartPole-v1", num_steps=steps, seeds=seeds, progress=True, eval_every=steps,
             eval_episodes=1, optimizer=optimizer, learning_rate=list(rates),
         )  # fmt: skip
         numbers[optimizer] = summarize(results, rates)

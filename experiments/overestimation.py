@@ -49,7 +49,7 @@ def main(
     results = jaxrl.sweep(
         watched, "Pendulum-v1", num_steps=steps, seeds=seeds, log_every=log_every, eval_every=steps, eval_episodes=1,
         env_params={"discretize_actions": 11, "scale_rewards": 0.1, "max_steps_in_episode": 2 * steps},
-        double=[False, True],
+        double=[False, True], progress=True,
     )  # fmt: skip
     rich.print(tabulate(results))
     save(draw(results), out)

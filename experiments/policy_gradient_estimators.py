@@ -54,7 +54,7 @@ def main(
     """
     results = jaxrl.sweep(
         agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_every=steps, eval_episodes=eval_episodes,
-        weight=list(estimators),
+        weight=list(estimators), progress=True,
     )  # fmt: skip
     rich.print(tabulate(results, estimators))
     save(draw(results, estimators), out)

@@ -47,8 +47,9 @@ def main(
       by critic and scale: the mean training return over the last tenth of the run, `[S]`.
     """
     results = jaxrl.sweep(
-        scaled, env, num_steps=steps, seeds=seeds, eval_every=steps, pop_art=list(CRITICS.values()), scale=list(scales)
-    )
+        scaled, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps,
+        pop_art=list(CRITICS.values()), scale=list(scales),
+    )  # fmt: skip
     rich.print(tabulate(results, scales))
     save(draw(results, scales), out)
     final = results.final("episode_return").reshape(len(CRITICS), len(scales), seeds)

@@ -58,7 +58,9 @@ def main(
       by game and variant: the mean training return over the last tenth of the run, `[S]`.
     """
     runs = {
-        game: jaxrl.sweep(ablated, game, num_steps=steps, seeds=seeds, eval_every=steps, variant=list(variants))
+        game: jaxrl.sweep(
+            ablated, game, num_steps=steps, seeds=seeds, progress=True, eval_every=steps, variant=list(variants)
+        )
         for game in games
     }
     rich.print(tabulate(runs, variants))

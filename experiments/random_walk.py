@@ -82,7 +82,7 @@ def main(
         """`[axis, ..., S]`, at the end of training."""
         # The last log interval is one step long, so that its metrics, which are means, are the last step's.
         periods = {"log_every": steps - 1, "eval_every": steps, "eval_episodes": 1}
-        results = jaxrl.sweep(constructor, ENV, num_steps=steps, seeds=seeds, **periods, **axes)
+        results = jaxrl.sweep(constructor, ENV, num_steps=steps, seeds=seeds, progress=True, **periods, **axes)
         least = int(results.metrics["episode_count"].sum(axis=-1).min())
         if least < episodes:
             raise JaxrlError(f"random_walk: steps={steps} is not accepted; a seed ended {least} of {episodes} episodes")

@@ -49,8 +49,9 @@ def main(
       `[S]`, of the last greedy evaluation.
     """
     results = jaxrl.sweep(
-        agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_episodes=eval_episodes, target=list(targets)
-    )
+        agent, "CartPole-v1", num_steps=steps, seeds=seeds, progress=True, eval_episodes=eval_episodes,
+        target=list(targets),
+    )  # fmt: skip
     rich.print(tabulate(results, targets))
     save(draw(results, targets), out)
     return {

@@ -65,7 +65,7 @@ def run(problem: str, seeds: int, iterations: int, batch: int) -> Results:
     """TRPO on one problem, every iteration recorded."""
     steps = iterations * batch
     return jaxrl.sweep(
-        jaxrl.trpo, problem, num_steps=steps, seeds=seeds, log_every=batch, eval_every=steps,
+        jaxrl.trpo, problem, num_steps=steps, seeds=seeds, progress=True, log_every=batch, eval_every=steps,
         num_envs=batch // HORIZON, rollout_length=HORIZON, max_kl=0.01, gamma=0.99, baseline="linear",
         hidden_sizes=(32, 32),
     )  # fmt: skip

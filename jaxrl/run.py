@@ -336,6 +336,7 @@ def sweep(
     log_every: int = 0,
     eval_every: int = 0,
     eval_episodes: int = 10,
+    progress: bool = False,
     **hyper_parameters: Any,
 ) -> Results:
     """Trains seeds times hyper-parameters, each group of like shapes as one compiled program, over all devices.
@@ -351,6 +352,7 @@ def sweep(
       log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation.
+      progress: whether to say on stderr what is trained, and draw a progress bar.
       **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
         ones share a compiled program, the environment's as well unless its spaces depend on them or it must know their
         values where it is made; each other combination has its own.
@@ -374,7 +376,15 @@ def sweep(
         name_of(constructor), env_id, num_steps, seeds, hyper_parameters, env_params, run_seed, log_every, eval_every,
         eval_episodes, env_axes=env_axes,
     )  # fmt: skip
-    return execute(prepare(job, constructor))
+    ready = prepare(job, constructor)
+    if not progress:
+        return execute(ready)
+    from rich.console import Console
+
+    from jaxrl import report  # which imports this module
+
+    with report.progress(Console(stderr=True)) as shown:
+        return execute(ready, listeners=[shown])
 
 
 def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:
