@@ -74,7 +74,6 @@ def ablated(*, variant: str) -> Agent:
         **{
             "torso": "mlp", "hidden_sizes": (64, 64), "batch_size": 32, "rollout_length": 4, "replay_ratio": 0.25,
             "learning_rate": 5e-4, "replay_size": 20_000, "warmup_steps": 1_000, "target_update_every": 1_000,
-            "atoms": 21, "v_min": -2.0, "v_max": 10.0,
         }
         | VARIANTS[variant]
     )  # fmt: skip

@@ -73,7 +73,7 @@ def dqn(
       atoms: with more than 1, on how many returns from v_min to v_max the network puts probabilities (C51, Bellemare
         et al. 2017); `loss` then does not count.
       v_min: the least return that atoms can tell.
-      v_max: the greatest; above v_min.
+      v_max: the greatest; above v_min. A new network values everything halfway between the two.
       quantiles: with more than 1, how many quantiles of the return the network learns (QR-DQN, Dabney et al. 2018);
         not together with atoms; `loss` then does not count.
       loss: of the temporal-difference error: huber or squared.
