@@ -260,3 +260,17 @@ def test_hindsight_flips_fifteen_bits(strategy):
 def test_without_hindsight_fifteen_bits_stay_as_they_are():
     results = jaxrl.sweep(jaxrl.dqn, "jaxrl/BitFlip-v0", num_steps=200_000, seeds=16, **BITS)
     assert results.summary["final_return"]["ci_high"] < -14
+
+
+REACH = SMALL_CONTROL | {"gamma": 0.95, "noise_scale": 0.2, "noise_final": 0.2}
+
+
+@pytest.mark.slow
+def test_hindsight_brings_a_point_to_its_goal():
+    """Some 9 steps are needed on average, of which the last one costs nothing; an episode that never gets there, 50."""
+    with_it, without = (
+        jaxrl.sweep(jaxrl.td3, "jaxrl/PointReach-v0", num_steps=10_000, seeds=16, hindsight=hindsight, **REACH)
+        for hindsight in ("future", "none")
+    )
+    assert with_it.summary["final_return"]["ci_low"] > -10
+    assert without.summary["final_return"]["ci_high"] < -40
