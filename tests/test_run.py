@@ -146,18 +146,20 @@ def test_a_seed_that_diverges_is_marked_and_the_others_go_on(a_sweep):
     assert np.array_equal(np.isnan(final), np.isfinite(first_bad))
 
 
+def test_one_value_in_a_list_is_an_axis_of_one():
+    results = jaxrl.sweep(fake, "jaxrl/Probe-policy-v0", num_steps=16, seeds=1, eval_episodes=64, rate=[0.25])
+    assert results.configs == [{"rate": 0.25}]
+    assert results.shape == (1, 1, 2)
+    assert np.all(np.abs(results.metrics["eval_return"]) < 1)  # each of its episodes returns 1 or -1: it is their mean
+
+
 @pytest.mark.parametrize("progress", [False, True])
-def test_one_value_in_a_list_is_an_axis_of_one(progress, capsys):
-    results = jaxrl.sweep(
-        fake, "jaxrl/Probe-policy-v0", num_steps=16, seeds=1, eval_episodes=64, progress=progress, rate=[0.25]
-    )
+def test_a_sweep_says_how_it_goes_on_if_asked_to(progress, capsys):
+    jaxrl.sweep(fake, "jaxrl/Probe-policy-v0", num_steps=16, seeds=1, progress=progress)
     said = capsys.readouterr()
     assert said.out == ""
     assert ("1 seed, 16 steps each" in said.err) == progress
     assert bool(said.err) == progress
-    assert results.configs == [{"rate": 0.25}]
-    assert results.shape == (1, 1, 2)
-    assert np.all(np.abs(results.metrics["eval_return"]) < 1)  # each of its episodes returns 1 or -1: it is their mean
 
 
 def test_a_learning_rate_that_is_too_large():
