@@ -74,7 +74,8 @@ def bench(
         experiments/benchmarks/flashbax_speed.py is one.
       rounds: how often all take turns.
       repeats: timed runs each time; the fastest of all rounds counts.
-      devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
+      devices: CPU devices to spread the seeds over; 0 is one for each core, if there are as many seeds. Of accelerators
+        all are used.
       out: JSON file to write.
     """
     from rich.console import Console
@@ -298,10 +299,16 @@ def _main():
     parser.add_argument("--devices", type=int, default=0)
     options = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
-    from jaxrl.folder import use_devices
+    from jaxrl.agents import constructor
+    from jaxrl.devices import use_devices
 
-    use_devices(options.pop("devices"))
-    print(json.dumps(measure(**options) if "agent" in options else measure_replay(**options)))
+    devices = options.pop("devices")
+    if "agent" not in options:
+        print(json.dumps(measure_replay(**options)))
+        return
+    agent = options["agent"]
+    _, threads = use_devices(constructor(agent), SETTINGS[agent], options["seeds"], devices)
+    print(json.dumps(measure(**options) | {"threads": threads}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import math
 import pathlib
 import signal
 import sys
@@ -96,7 +97,10 @@ class RunOptions:
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation, for each seed.
       checkpoint_every: environment steps between checkpoints; 0 is a tenth of the run.
-      devices: CPU devices to spread the seeds over; 0 is one for each core. Of accelerators all are used.
+      devices: CPU devices to spread the seeds over; 0 is one for each core, if there are as many runs. Of accelerators
+        all are used.
+      threads: CPU threads that the devices share; 0 is one for each device where the networks are so small that
+        splitting their products costs more than it gains, else one for each core.
       tensorboard: whether to write TensorBoard files into the run's folder, too.
       overwrite: whether to delete a run that is already in the folder; other files stay.
     """
@@ -112,6 +116,7 @@ class RunOptions:
     eval_episodes: int = 10
     checkpoint_every: int = 0
     devices: int = 0
+    threads: int = 0
     tensorboard: bool = False
     overwrite: bool = False
 
@@ -140,12 +145,14 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
-    folder.use_devices(run.devices)
+    from jaxrl.devices import use_devices
     from jaxrl.program import split_axes
     from jaxrl.run import Job, prepare
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
+    lengths = [len(values) for values in (chosen | env_axes).values() if isinstance(values, list)]
+    _, num_threads = use_devices(make_agent, chosen, math.prod(lengths) * run.seeds, run.devices, run.threads)
     job = Job(
         name, run.env, run.num_steps, run.seeds, chosen, env_params, run.seed, run.log_every, run.eval_every,
         run.eval_episodes, run.checkpoint_every, env_axes,
@@ -153,7 +160,7 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     ready = prepare(job, make_agent)
     out = run.out or pathlib.Path("runs", f"{name}-{run.env.replace('/', '-')}")
     folder.claim(out, run.overwrite)
-    return _execute(ready, out, folder.config_of(job, run.tensorboard))
+    return _execute(ready, out, folder.config_of(job, num_threads, run.tensorboard))
 
 
 def _usage_of_train(command: str, file: IO[str]):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import pathlib
 import shutil
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
@@ -19,18 +18,6 @@ if TYPE_CHECKING:
 
 # What a run writes into its folder; its paths are listed at the end, and `--overwrite` deletes nothing else.
 RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard")
-
-
-def use_devices(number: int):
-    """Asks JAX for so many CPU devices, before it starts; where there are accelerators they are used instead."""
-    if number < 0:
-        raise JaxrlError(f"--devices {number} is not accepted; it must be 0, for all, or more")
-    import jax
-
-    try:
-        jax.config.update("jax_num_cpu_devices", number or len(os.sched_getaffinity(0)))
-    except RuntimeError as error:  # only where something in the same process has used JAX already
-        raise JaxrlError(f"--devices {number} is not accepted; {error}") from error
 
 
 def claim(out: pathlib.Path, overwrite: bool):
@@ -66,16 +53,18 @@ def holds_run(folder: pathlib.Path) -> bool:
         return False
 
 
-def config_of(job: Job, tensorboard: bool) -> dict[str, Any]:
+def config_of(job: Job, num_threads: int, tensorboard: bool) -> dict[str, Any]:
     """What `config.json` holds: the job, and how it runs on this machine."""
     import jax
 
-    return dataclasses.asdict(job) | {"num_devices": len(jax.devices()), "tensorboard": tensorboard}
+    placed = {"num_devices": len(jax.devices()), "num_threads": num_threads}
+    return dataclasses.asdict(job) | placed | {"tensorboard": tensorboard}
 
 
 def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
-    """A run's job, checked, and its whole configuration; JAX gets as many devices as it had."""
+    """A run's job, checked, and its whole configuration; JAX gets as many devices and threads as it had."""
     from jaxrl.agents import constructor
+    from jaxrl.devices import ask_for
     from jaxrl.files import read_json
 
     path = out / "config.json"
@@ -86,10 +75,10 @@ def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     from jaxrl.run import Job, prepare
 
     kinds = get_type_hints(Job)
-    for name, kind in (kinds | {"num_devices": int, "tensorboard": bool}).items():
+    for name, kind in (kinds | {"num_devices": int, "num_threads": int, "tensorboard": bool}).items():
         if not isinstance(config.get(name), get_origin(kind) or kind):
             raise JaxrlError(f"{path} is not the configuration of a run: {name} is {config.get(name, 'missing')}")
-    use_devices(config["num_devices"])
+    ask_for(config["num_devices"], config["num_threads"])
     job = Job(**{name: config[name] for name in kinds})
     make_agent = constructor(job.agent)
     parameters = inspect.signature(make_agent).parameters

@@ -92,7 +92,7 @@ def test_one_measurement_as_a_process(capsys, monkeypatch):
     monkeypatch.setattr(bench, "measure", lambda **options: options)
     bench._main()
     asked = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert asked == {"agent": "dqn", "seeds": 4, "num_steps": 99, "repeats": 2}
+    assert asked == {"agent": "dqn", "seeds": 4, "num_steps": 99, "repeats": 2, "threads": 2}
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,13 @@ def test_the_folder_of_a_run(whole):
     config = json.loads((whole / "config.json").read_text())
     assert config.keys() == {
         *("agent", "env", "num_steps", "seeds", "hyper_parameters", "env_params", "seed", "log_every", "eval_every"),
-        *("env_axes", "eval_episodes", "checkpoint_every", "num_devices", "tensorboard", "configs"),
+        *("env_axes", "eval_episodes", "checkpoint_every", "num_devices", "num_threads", "tensorboard"),
+        "configs",
     }
     assert config["hyper_parameters"].keys() == inspect.signature(AGENTS["dqn"]).parameters.keys()
     assert config["hyper_parameters"]["batch_size"] == 8
-    assert (config["seed"], config["num_devices"], config["tensorboard"], config["configs"]) == (5, 2, True, [])
+    assert (config["seed"], config["tensorboard"], config["configs"]) == (5, True, [])
+    assert (config["num_devices"], config["num_threads"]) == (2, 2)
     summary = json.loads((whole / "summary.json").read_text())
     assert summary.keys() == {
         *("agent", "env", "num_steps", "seeds", "final_return", "steps_per_second", "compile_seconds", "run_seconds"),
@@ -431,7 +433,8 @@ def test_other_ways_to_ask(capfd):
             ["train", *PPO, "--seed", "99999999999999999999"],
             "seed=99999999999999999999 is not accepted; it must be less",
         ),
-        (["train", *PPO, "--devices", "-1"], "--devices -1 is not accepted; it must be 0, for all, or more"),
+        (["train", *PPO, "--devices", "-1"], "--devices -1 is not accepted; it must be 0, which chooses, or more"),
+        (["train", *PPO, "--threads", "-1"], "--threads -1 is not accepted; it must be 0, which chooses, or more"),
         (["train", *PPO, "--devices", "3"], "--devices 3 is not accepted"),
         (["train", *PPO, "--clip-value-loss", "maybe"], "invalid choice 'maybe' for argument '--clip-value-loss'"),
         (
