@@ -36,6 +36,15 @@ VARIANTS = {  # of dqn; the atoms' range is that of CartPole's returns, and Acro
 CARTPOLE = {"anneal_steps": 200_000, "v_min": 0.0, "v_max": 100.0}
 ACROBOT = {"activation": "relu", "anneal_steps": 100_000, "v_min": -100.0, "v_max": 0.0}
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+ANT = NORMALIZED | {
+    "gamma": 0.97,
+    "num_envs": 128,
+    "rollout_length": 64,
+    "num_minibatches": 8,
+    "hidden_sizes": (128, 128),
+    "entropy_coef": 0.0,
+    "clip_value_loss": False,
+}
 BREAKOUT = {
     "learning_rate": 5e-3,
     "num_envs": 64,
@@ -220,6 +229,7 @@ GATES = {
         NORMALIZED | {"learning_rate": 1e-3, "num_envs": 16, "entropy_coef": 0.0, "anneal_steps": 1_000_000},
         950,
     ),
+    "ppo-ant": (jaxrl.ppo, "brax/ant", {"backend": "spring", "reset_pool": 64}, 5_000_000, 4, ANT, 4000),
 }
 
 
