@@ -151,7 +151,7 @@ def _start(words: list[str], command: str, axes: bool) -> int:
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
-    lengths = [len(values) for values in (chosen | env_axes).values() if isinstance(values, list)]
+    lengths = [len(values) for values in (*chosen.values(), *env_axes.values()) if isinstance(values, list)]
     _, num_threads = use_devices(make_agent, chosen, math.prod(lengths) * run.seeds, run.devices, run.threads)
     job = Job(
         name, run.env, run.num_steps, run.seeds, chosen, env_params, run.seed, run.log_every, run.eval_every,

@@ -39,10 +39,12 @@ def use_devices(
     cores = len(os.sched_getaffinity(0))
     chosen_devices = devices or max(1, min(cores, num_rows))
     small = largest_product(make_agent, hyper_parameters) <= SMALL_PRODUCT
-    return ask_for(chosen_devices, threads or (chosen_devices if small else max(cores, chosen_devices)))
+    chosen_threads = threads or (chosen_devices if small else max(cores, chosen_devices))
+    ask_for(chosen_devices, chosen_threads)
+    return chosen_devices, chosen_threads
 
 
-def ask_for(devices: int, threads: int) -> tuple[int, int]:
+def ask_for(devices: int, threads: int):
     """Asks JAX for so many CPU devices, and threads that they share; the arguments and errors as of `use_devices`."""
     for name, number in {"devices": devices, "threads": threads}.items():
         if number < 0:
@@ -54,7 +56,6 @@ def ask_for(devices: int, threads: int) -> tuple[int, int]:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # only where something in the same process has used JAX already
         raise JaxrlError(f"--devices {devices} is not accepted; {error}") from error
-    return devices, threads
 
 
 def largest_product(make_agent: Callable, hyper_parameters: Mapping[str, Any]) -> int:

@@ -113,6 +113,20 @@ def swept(whole, tmp_path_factory) -> pathlib.Path:
     return out
 
 
+def test_the_runs_of_a_sweep_are_counted(monkeypatch):
+    """Also where an environment's axis is called like one of the agent's."""
+    asked = []
+
+    def use_devices(make_agent, hyper_parameters, *numbers):
+        asked.append(numbers)
+        raise JaxrlError("no further")
+
+    monkeypatch.setattr("jaxrl.devices.use_devices", use_devices)
+    axes = ["--gamma", "0.9", "0.99", "--env-params", "gamma=[1, 2, 3, 4]", "length=5"]
+    assert cli.main(["sweep", "ppo", "--env", "CartPole-v1", "--seeds", "3", "--threads", "1", *axes]) == 2
+    assert asked == [(2 * 4 * 3, 0, 1)]
+
+
 def test_the_folder_of_a_run(whole):
     assert {path.name for path in whole.iterdir()} == RUN_FILES | {"tensorboard"}
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")

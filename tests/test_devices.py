@@ -29,7 +29,7 @@ def asked(monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
         return devices.use_devices(constructor(agent), hyper_parameters, *numbers)
 
-    monkeypatch.setattr(devices, "ask_for", lambda *numbers: numbers)
+    monkeypatch.setattr(devices, "ask_for", lambda *numbers: None)
     return ask
 
 
