@@ -22,7 +22,7 @@ import jaxrl
 from jaxrl import Results
 from jaxrl.types import Agent
 
-GREEDY = {"noisy": False, "epsilon_start": 1.0, "epsilon_final": 0.05, "epsilon_decay_steps": 10_000}
+GREEDY = {"noisy": False, "epsilon_start": 1.0, "epsilon_final": 0.05, "epsilon_decay_steps": 5_000}
 PARTS: dict[str, dict[str, Any]] = {
     "double": {"double": False},
     "priority": {"replay": "uniform"},
@@ -40,8 +40,8 @@ VARIANTS = {
 
 def main(
     seeds: int = 32,
-    steps: int = 40_000,
-    games: tuple[str, ...] = ("Breakout-MinAtar", "Asterix-MinAtar"),
+    steps: int = 16_000,
+    games: tuple[str, ...] = ("Breakout-MinAtar", "SpaceInvaders-MinAtar"),
     variants: tuple[str, ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "rainbow_ablation.png",
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -69,11 +69,11 @@ def main(
 
 
 def ablated(*, variant: str) -> Agent:
-    """A variant of Rainbow, small enough for a CPU: one gradient step every 4 environment steps."""
+    """A variant of Rainbow, small enough for a CPU: a gradient step for each of few environment steps."""
     return jaxrl.rainbow(
         **{
-            "torso": "mlp", "hidden_sizes": (64, 64), "batch_size": 32, "rollout_length": 4, "replay_ratio": 0.25,
-            "learning_rate": 5e-4, "replay_size": 20_000, "warmup_steps": 1_000, "target_update_every": 1_000,
+            "torso": "mlp", "hidden_sizes": (64, 64), "batch_size": 32, "rollout_length": 4, "learning_rate": 1e-3,
+            "v_min": -5.0, "v_max": 5.0, "replay_size": 20_000, "warmup_steps": 1_000, "target_update_every": 1_000,
         }
         | VARIANTS[variant]
     )  # fmt: skip

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.checks import JaxrlError, number
+from jaxrl.replay import Replay, Sample
 from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Spec, Transition, box
 
 EPSILON = 1e-8  # added to a variance before its root, so that what never varied maps to 0 and not to NaN
@@ -42,6 +43,18 @@ class NormalizedState(NamedTuple):
 
     statistics: RunningStatistics
     agent: PyTree
+
+
+class NormalizedReplayState(NamedTuple):
+    """State of a replay made by `normalize_replay`.
+
+    Attributes:
+      statistics: those of the raw observations of all that was added.
+      replay: the inner replay's state.
+    """
+
+    statistics: RunningStatistics
+    replay: PyTree
 
 
 class ScaledRewardState(NamedTuple):
@@ -146,8 +159,8 @@ def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
     log-probabilities recorded by `act` can be computed again. Then `update` folds the raw observations in. Evaluation
     needs nothing more, since the statistics are part of the agent's state and `act` leaves them as they are.
 
-    An inner agent with a replay buffer keeps observations as they were scaled at the time, and what it stored early
-    drifts from what it sees later; for such an agent, scaling by known bounds in the environment is the safer choice.
+    An inner agent with a replay would keep observations as they were scaled at the time, and what it stored early would
+    drift from what it sees later; those agents have an argument `normalize_observations`, which is `normalize_replay`.
 
     Args:
       agent: observes one array, of a `Box`. Its `init` sees an unbounded float32 `Box` of the same shape.
@@ -162,12 +175,10 @@ def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
     number("normalize_observations", 0, open_low=True, clip=clip)
 
     def init(key: Key, spec: Spec) -> NormalizedState:
-        space = spec.obs_space
-        if not isinstance(space, Box):
-            raise JaxrlError(f"normalize_observations: {spec.id}'s obs_space={space} is not accepted; it must be a Box")
+        statistics = _init_for(spec)
         # Unbounded: bounds of +-clip would invite the inner agent to scale by them once more.
-        spec = spec._replace(obs_space=box(-np.inf, np.inf, space.shape))
-        return NormalizedState(init_statistics(space.shape), agent.init(key, spec))
+        spec = spec._replace(obs_space=box(-np.inf, np.inf, spec.obs_space.shape))
+        return NormalizedState(statistics, agent.init(key, spec))
 
     def act(state: NormalizedState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         return agent.act(state.agent, memory, normalize(state.statistics, obs, clip), key, step, explore=explore)
@@ -183,6 +194,64 @@ def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
         return NormalizedState(update_statistics(state.statistics, trajectory.obs), inner), metrics
 
     return agent._replace(init=init, act=act, update=update)
+
+
+def normalize_replay(replay: Replay, clip: Array | float = 10.0) -> Replay:
+    """The same replay, whose samples show observations with mean 0 and deviation 1.
+
+    It keeps them as they are, and scales what is drawn by the statistics of all that was ever added: a sample's
+    observations are all on today's scale, whenever they were made. `act_normalized` is the agent's other half.
+
+    Args:
+      replay: any, of observations that are one array, of a `Box`.
+      clip: largest absolute value after scaling, greater than 0; may be a tracer.
+
+    Returns:
+      A replay with `NormalizedReplayState` as its state.
+
+    Raises:
+      JaxrlError: if `clip` is out of range, or, in `init`, if the observations are not from a `Box`.
+    """
+    number("normalize_replay", 0, open_low=True, clip=clip)
+
+    def init(trajectory: Transition, spec: Spec) -> NormalizedReplayState:
+        return NormalizedReplayState(_init_for(spec), replay.init(trajectory, spec))
+
+    def add(state: NormalizedReplayState, trajectory: Transition, step: Array) -> NormalizedReplayState:
+        statistics = update_statistics(state.statistics, trajectory.obs)
+        return NormalizedReplayState(statistics, replay.add(state.replay, trajectory, step))
+
+    def sample(state: NormalizedReplayState, key: Key, step: Array, length: int = 1) -> Sample:
+        drawn = replay.sample(state.replay, key, step, length)
+        obs, next_obs = (normalize(state.statistics, x, clip) for x in (drawn.steps.obs, drawn.steps.next_obs))
+        return drawn._replace(steps=drawn.steps._replace(obs=obs, next_obs=next_obs))
+
+    def update(state: NormalizedReplayState, indices: Array, td_errors: Array) -> NormalizedReplayState:
+        return state._replace(replay=replay.update(state.replay, indices, td_errors))
+
+    return Replay(init, add, sample, update)
+
+
+def act_normalized(agent: Agent, clip: Array | float = 10.0) -> Agent:
+    """The same agent, acting on observations that are scaled as the samples of its `normalize_replay` are.
+
+    Args:
+      agent: its state's field `replay` is a `NormalizedReplayState`.
+      clip: as that replay's.
+    """
+
+    def act(state: PyTree, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        return agent.act(state, memory, normalize(state.replay.statistics, obs, clip), key, step, explore=explore)
+
+    return agent._replace(act=act)
+
+
+def _init_for(spec: Spec) -> RunningStatistics:
+    """Statistics of no observations yet; raises a `JaxrlError` where they are not from a `Box`."""
+    space = spec.obs_space
+    if not isinstance(space, Box):
+        raise JaxrlError(f"normalize_observations: {spec.id}'s obs_space={space} is not accepted; it must be a Box")
+    return init_statistics(space.shape)
 
 
 def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 10.0) -> Agent:

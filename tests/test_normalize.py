@@ -8,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl import normalize as norm
+from jaxrl import r2d2, td3
 from jaxrl.checks import JaxrlError
+from jaxrl.replay import uniform
 from jaxrl.types import Agent, Discrete, Spec, Transition, box
 
 T, N, D = 5, 3, 2
 SPEC = Spec("test", box(0, 255, (D,), np.uint8), Discrete(2))
 KEY = jax.random.key(0)
+SMALL = {"normalize_observations": True, "hidden_sizes": (8,), "batch_size": 8, "warmup_steps": 32, "replay_size": 96}
 
 
 class Seen(NamedTuple):
@@ -145,6 +149,59 @@ def test_observations_are_scaled_alike_in_act_and_update():
     assert jax.tree.structure(state) == structure
 
 
+def test_a_replay_keeps_observations_and_scales_what_is_drawn():
+    """All of a sample is on one scale, that of everything added, although the replay has forgotten the first of it."""
+    plain = uniform(capacity=2 * T * N, batch_size=30)
+    replay = norm.normalize_replay(plain, clip=2.0)
+    batches = [random_trajectory(i)._replace(obs=random_trajectory(i).obs + 20 * i) for i in range(3)]
+    state, other = replay.init(batches[0], SPEC), plain.init(batches[0], SPEC)
+    for i, batch in enumerate(batches):
+        state, other = replay.add(state, batch, T * N * i), plain.add(other, batch, T * N * i)
+    jax.tree.map(np.testing.assert_array_equal, state.replay, other)
+    seen = np.concatenate([batch.obs.reshape(-1, D) for batch in batches])
+    scaled, raw = (r.sample(s, KEY, 3 * T * N, 2) for r, s in ((replay, state), (plain, other)))
+    for name in ("obs", "next_obs"):
+        expected = (getattr(raw.steps, name) - seen.mean(0)) / seen.std(0)
+        assert (np.abs(expected) > 2).any()
+        np.testing.assert_allclose(getattr(scaled.steps, name), np.clip(expected, -2, 2), 1e-4, 1e-4)
+    np.testing.assert_array_equal(scaled.steps.reward, raw.steps.reward)
+    np.testing.assert_array_equal(scaled.indices, raw.indices)
+    changed = replay.update(state, scaled.indices, jnp.ones(30))
+    assert jax.tree.structure(changed) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize(
+    ("agent", "env"),
+    [
+        (r2d2(burn_in=2, unroll=4, n_step=2, cell_size=8, **SMALL), "CartPole-v1"),
+        (td3(replay="prioritized", **SMALL), "Pendulum-v1"),
+    ],
+    ids=["r2d2", "td3"],
+)
+def test_agents_with_a_replay_do_not_see_the_scale_of_observations(agent, env):
+    """Observations times 1000 and moved by 5000 make no difference, in acting, learning or evaluation."""
+    env = jaxrl.make(env)
+
+    def scaled(scale, offset):
+        def reset(key):
+            state, obs = env.reset(key)
+            return state, obs * scale + offset
+
+        def step(*args):
+            state, obs, outcome = env.step(*args)
+            return state, obs * scale + offset, outcome._replace(next_obs=outcome.next_obs * scale + offset)
+
+        return env._replace(reset=reset, step=step)
+
+    def run(scale, offset):
+        state, _ = jaxrl.train(KEY, agent, scaled(scale, offset), 96)
+        returns = jaxrl.evaluate(KEY, agent, state.agent, scaled(scale, offset), 2, max_steps=50)
+        return state.agent.params, returns
+
+    plain, moved = jax.jit(run)(1.0, 0.0), jax.jit(run)(1000.0, 5000.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 0.02, 0.02), plain, moved)
+
+
 @pytest.mark.parametrize("transform", [norm.normalize_observations, lambda agent: norm.normalize_rewards(agent, 0.9)])
 def test_the_rest_of_the_agent_is_kept(transform):
     inner = recorder()
@@ -209,6 +266,8 @@ def test_gamma_and_clip_may_be_traced():
 def test_errors_name_the_argument():
     with pytest.raises(JaxrlError, match="normalize_observations: clip=0 "):
         norm.normalize_observations(recorder(), clip=0)
+    with pytest.raises(JaxrlError, match="normalize_replay: clip=0 "):
+        norm.normalize_replay(uniform(capacity=4, batch_size=2), clip=0)
     with pytest.raises(JaxrlError, match=r"normalize_rewards: gamma=1\.1 "):
         norm.normalize_rewards(recorder(), 1.1)
     with pytest.raises(JaxrlError, match="normalize_rewards: clip=-1 "):
@@ -216,6 +275,10 @@ def test_errors_name_the_argument():
     agent = norm.normalize_observations(recorder())
     with pytest.raises(JaxrlError, match=r"test's obs_space=Discrete\(n=4\)"):
         agent.init(KEY, SPEC._replace(obs_space=Discrete(4)))
+    with pytest.raises(JaxrlError, match=r"test's obs_space=Discrete\(n=4\)"):
+        norm.normalize_replay(uniform(capacity=15, batch_size=2)).init(
+            random_trajectory(0), SPEC._replace(obs_space=Discrete(4))
+        )
     agent = norm.normalize_rewards(recorder(), 0.9)
     state = agent.init(KEY, SPEC._replace(obs_space=box(0, 1, (D,))))
     batch = random_trajectory(0)

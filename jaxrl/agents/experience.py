@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import checks
+from jaxrl import checks, normalize
 from jaxrl.replay import NO_SLOT, Replay, Sample
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
@@ -91,6 +91,7 @@ def make_experience(
     hindsight: str = "none",
     warmup_steps: int = 1_000,
     replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
     num_envs: int = 1,
     rollout_length: int = 1,
 ) -> Experience:
@@ -111,6 +112,8 @@ def make_experience(
         goals: none, future, final or episode (Andrychowicz et al. 2017).
       warmup_steps: environment steps before the first gradient step.
       replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
       num_envs: environments that run in parallel.
       rollout_length: steps taken in each environment between updates.
 
@@ -133,6 +136,8 @@ def make_experience(
         owner, replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
         beta_steps=priority_beta_steps, relabel=hindsight,
     )  # fmt: skip
+    checks.one_of(owner, (False, True), normalize_observations=normalize_observations)
+    memory = normalize.normalize_replay(memory) if normalize_observations else memory
 
     def init(learner: Learner, spec: Spec, extras: dict[str, Array] | None = None) -> ReplayState:
         example = example_trajectory(spec, (rollout_length, num_envs), extras)
@@ -174,8 +179,9 @@ def with_experience(*, without: tuple[str, ...] = (), **defaults: Any) -> Callab
     def decorate(constructor: Callable[..., Agent]) -> Callable[..., Agent]:
         @functools.wraps(constructor)
         def make(**arguments: Any) -> Agent:
-            given = {name: arguments.pop(name) for name in shared if name in arguments}
-            return constructor(experience=make_experience(constructor.__name__, **(defaults | given)), **arguments)
+            given = defaults | {name: arguments.pop(name) for name in shared if name in arguments}
+            agent = constructor(experience=make_experience(constructor.__name__, **given), **arguments)
+            return normalize.act_normalized(agent) if given.get("normalize_observations") else agent
 
         own = inspect.signature(constructor).parameters
         parameters = [q for p in own.values() for q in (shared.values() if p.name == "experience" else [p])]

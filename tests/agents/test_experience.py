@@ -106,6 +106,7 @@ def test_the_replay_gets_the_errors_back_and_keeps_extras():
         ({"priority_alpha": 2.0}, ["priority_alpha=2.0 is not accepted"]),
         ({"priority_beta": -1.0}, ["priority_beta=-1.0 is not accepted"]),
         ({"priority_beta_steps": 0}, ["priority_beta_steps=0 is not accepted"]),
+        ({"normalize_observations": "yes"}, ["normalize_observations='yes' is not accepted"]),
         ({"hindsight": "past"}, ["hindsight='past' is not accepted"]),
     ],
     ids=lambda x: "-".join(f"{name}={value}" for name, value in x.items()) if isinstance(x, dict) else "",
