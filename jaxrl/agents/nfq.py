@@ -27,6 +27,15 @@ class NFQState(NamedTuple):
     replay: ring.Ring
 
 
+class FitRows(NamedTuple):
+    """What a fit is of, `[n, ...]`; rows that nothing was written to yet do not count."""
+
+    obs: Array
+    action: Array
+    target: Array
+    written: Array
+
+
 class RpropState(NamedTuple):
     """Of each parameter, its step size, and the gradient before this one: 0 where that changed its sign."""
 
@@ -78,6 +87,7 @@ def nfq(
     replay_size: int = 5_000,
     num_iterations: int = 5,
     num_gradient_steps: int = 200,
+    batch_size: int = 0,
     optimizer: str = "rprop",
     num_envs: int = 1,
     rollout_length: int = 500,
@@ -88,8 +98,8 @@ def nfq(
     """Neural fitted Q iteration, for discrete actions.
 
     Collects a batch of steps, adds it to those before, and then makes a few iterations of fitted Q. Each computes the
-    targets of all steps from the network as it is, and holds them fixed while it fits the network to them by full
-    batches (Riedmiller 2005, figure 1):
+    targets of all steps from the network as it is, and holds them fixed while it fits the network to them (Riedmiller
+    2005, figure 1):
 
     ```
     target_i <- r_i + gamma max_a Q(s'_i, a; params_k)                             for every step i of the data
@@ -105,10 +115,12 @@ def nfq(
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
-      replay_size: steps that are kept, the newest; a multiple of num_envs * rollout_length. Each gradient step is as
-        much work as if that many had been seen.
+      replay_size: steps that are kept, the newest; a multiple of num_envs * rollout_length. A gradient step on all of
+        them is as much work as if that many had been seen.
       num_iterations: targets computed, and fits to them, in each update.
-      num_gradient_steps: full-batch gradient steps of each fit.
+      num_gradient_steps: of each fit.
+      batch_size: steps that each gradient step is on, drawn from all that are kept; 0 is all of them, as in the paper,
+        and what Rprop needs, as it goes by signs that then do not change by chance.
       optimizer: of the fits: rprop (Riedmiller and Braun 1993) or adam.
       num_envs: environments that run in parallel.
       rollout_length: steps taken in each environment between updates.
@@ -132,7 +144,8 @@ def nfq(
     checks.integer("nfq", num_iterations=num_iterations, num_gradient_steps=num_gradient_steps)
     checks.integer("nfq", rollout_length=rollout_length)
     checks.integer("nfq", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of("nfq", OPTIMIZERS, optimizer=optimizer)
+    checks.integer("nfq", 0, batch_size=batch_size)
+    checks.one_of("nfq", OPTIMIZERS if batch_size == 0 else ("adam",), optimizer=optimizer)
     checks.one_of("nfq", ACTIVATIONS, activation=activation)
     check_replay_size("nfq", replay_size, num_envs * rollout_length)
     data = uniform(capacity=replay_size, batch_size=1)  # nothing is drawn from it
@@ -153,30 +166,35 @@ def nfq(
     def update(state: NFQState, trajectory: Transition, key: Key, step: Array) -> tuple[NFQState, Metrics]:
         replay = data.add(state.replay, trajectory._replace(extras={}), step)
         seen, slots = step + trajectory.reward.size, jnp.arange(replay_size)
-        steps, _ = ring.window(replay, key, slots, seen, 1)
+        steps, _ = ring.window(replay, key, slots, seen, 1)  # at given slots, so the key draws nothing
         steps = jax.tree.map(lambda x: x[:, 0], steps)  # [replay_size, 1, ...] -> [replay_size, ...]
         written = slots < seen  # the slots are filled in their order, and all of them once that is through
         net = network(state.spec)
 
-        def fit_loss(params: PyTree, target: Array) -> tuple[Array, Array]:
-            q = take(net.apply(params, steps.obs), steps.action)
-            return jnp.mean(optax.l2_loss(q, target), where=written), jnp.mean(q, where=written)
+        def fit_loss(params: PyTree, rows: FitRows) -> tuple[Array, Array]:
+            q = take(net.apply(params, rows.obs), rows.action)
+            return jnp.mean(optax.l2_loss(q, rows.target), where=rows.written), jnp.mean(q, where=rows.written)
 
-        def iteration(params: PyTree, _) -> tuple[PyTree, tuple[Array, Array]]:
+        def iteration(params: PyTree, key: Key) -> tuple[PyTree, tuple[Array, Array]]:
             best = net.apply(params, steps.next_obs).max(axis=-1)
             target = steps.reward + gamma * (1.0 - steps.terminated) * best
+            everything = FitRows(steps.obs, steps.action, target, written)
 
-            def gradient_step(carry, _):
+            def gradient_step(carry, key: Key):
                 params, opt_state = carry
-                values, grads = jax.value_and_grad(fit_loss, has_aux=True)(params, target)
+                rows = everything
+                if batch_size:
+                    drawn = jax.random.randint(key, (batch_size,), 0, jnp.minimum(seen, replay_size))
+                    rows = jax.tree.map(lambda x: x[drawn], everything)
+                values, grads = jax.value_and_grad(fit_loss, has_aux=True)(params, rows)
                 updates, opt_state = fit_optimizer.update(grads, opt_state, params)
                 return (optax.apply_updates(params, updates), opt_state), values
 
             carry = (params, fit_optimizer.init(params))
-            (params, _), values = jax.lax.scan(gradient_step, carry, length=num_gradient_steps)
+            (params, _), values = jax.lax.scan(gradient_step, carry, jax.random.split(key, num_gradient_steps))
             return params, jax.tree.map(lambda x: x[-1], values)
 
-        params, values = jax.lax.scan(iteration, state.params, length=num_iterations)
+        params, values = jax.lax.scan(iteration, state.params, jax.random.split(key, num_iterations))
         loss, q_mean = jax.tree.map(lambda x: x[-1], values)
         metrics = {"loss": loss, "q_mean": q_mean, "epsilon": epsilon_at(step)}
         return NFQState(state.spec, params, replay), metrics

@@ -145,11 +145,32 @@ def test_epsilon_falls_with_environment_steps(histories):
     np.testing.assert_allclose(histories["adam"][2]["epsilon"], expected, rtol=1e-6)
 
 
-def test_fits_reach_the_fixed_point():
-    """A chain of three states, of which the last step terminates: all values, to within a hundredth."""
-    agent = nfq(
-        gamma=0.5, num_iterations=10, num_gradient_steps=40, replay_size=12, rollout_length=12, hidden_sizes=(8,)
-    )
+def test_a_batch_is_drawn_from_what_has_been_seen():
+    """Of equal steps a batch of one is as good as all of them, but not one of a slot that nothing is in yet."""
+    one = jax.tree.map(lambda x: jnp.broadcast_to(x[:1, :1], (LENGTH, NUM_ENVS, *x.shape[2:])), experience())
+
+    def run(batch_size):
+        agent = nfq(
+            optimizer="adam", num_iterations=2, num_gradient_steps=20, batch_size=batch_size, replay_size=4 * SIZE,
+            num_envs=NUM_ENVS, rollout_length=LENGTH, hidden_sizes=(5,),
+        )  # fmt: skip
+        return agent.update(agent.init(jax.random.key(0), SPEC), one, jax.random.key(1), jnp.int32(0))[0].params
+
+    drawn, everything = jax.jit(lambda: (run(1), run(0)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.01), drawn, everything)
+
+
+@pytest.mark.parametrize(
+    ("fit", "within"),
+    [
+        ({"num_gradient_steps": 40}, 0.01),
+        ({"num_gradient_steps": 600, "optimizer": "adam", "batch_size": 6, "learning_rate": 3e-3}, 0.03),
+    ],
+    ids=["rprop", "batches"],
+)
+def test_fits_reach_the_fixed_point(fit, within):
+    """A chain of three states, of which the last step terminates: all values."""
+    agent = nfq(gamma=0.5, num_iterations=10, replay_size=12, rollout_length=12, hidden_sizes=(8,), **fit)
     spec = SPEC._replace(obs_space=box(0, 1, (3,)), action_space=Discrete(2), max_steps=None)
     places, action = np.repeat(np.arange(3), 4), np.arange(12) % 2
     obs = np.eye(4, 3, dtype=np.float32)  # what follows the last is never looked at
@@ -168,7 +189,7 @@ def test_fits_reach_the_fixed_point():
 
     state, greedy, explored = run(jax.random.key(0))
     params = flat(jax.tree.map(np.asarray, state.params))
-    np.testing.assert_allclose(forward(params, np.eye(3))[0], [[1, 1], [2, 2], [2, 4]], atol=0.01)
+    np.testing.assert_allclose(forward(params, np.eye(3))[0], [[1, 1], [2, 2], [2, 4]], atol=within)
     assert (greedy == 1).all()
     assert 20 < explored.sum() < 80  # epsilon is 1 at the first step
 
@@ -188,6 +209,7 @@ def test_fits_reach_the_fixed_point():
         {"num_iterations": 0},
         {"num_gradient_steps": 0},
         {"optimizer": "sgd"},
+        {"batch_size": -1},
         {"num_envs": 0},
         {"rollout_length": 0},
         {"activation": "sine"},
@@ -221,3 +243,8 @@ def test_other_errors(case, words):
     with pytest.raises(JaxrlError) as error:
         case()
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_rprop_is_not_for_batches():
+    with pytest.raises(JaxrlError, match="nfq: optimizer='rprop' is not accepted; it must be one of adam"):
+        nfq(batch_size=64)
