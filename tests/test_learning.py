@@ -66,6 +66,17 @@ MOUNTAIN_CAR = {
     "hidden_sizes": (128, 128),
     "activation": "tanh",
 }
+FITTED = {
+    "optimizer": "adam",
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+    "gamma": 0.98,
+    "epsilon_final": 0.1,
+    "epsilon_decay_steps": 5_000,
+    "replay_size": 40_000,
+    "num_iterations": 10,
+    "hidden_sizes": (64, 64),
+}
 REMEMBERS = {"num_envs": 16, "cell": "gru", "learning_rate": 1e-3}
 STRETCHES = {"learning_rate": 2e-3, "anneal_steps": 200_000, "epsilon_final": 0.1, "activation": "tanh"}
 SMALL_CONTROL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
@@ -114,6 +125,7 @@ GATES = {
         475,
     ),
     "ppo-memory-chain": (jaxrl.ppo, "MemoryChain-bsuite", {"memory_length": 10}, 200_000, 16, REMEMBERS, 0.95),
+    "nfq-cartpole": (jaxrl.nfq, "CartPole-v1", {}, 40_000, 16, FITTED, 475),
     "a2c-point": (
         jaxrl.a2c,
         "jaxrl/Point-v0",

@@ -74,7 +74,7 @@ def rprop(learning_rate: Array | float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-OPTIMIZERS = {"rprop": rprop, "adam": optax.adam}
+OPTIMIZERS = ("rprop", "adam")
 
 
 def nfq(
@@ -110,7 +110,8 @@ def nfq(
     network gives the values of all actions at once, and fits go on from one another, which takes fewer steps.
 
     Args:
-      learning_rate: the first step size of Rprop, or Adam's, > 0; each fit begins with it.
+      learning_rate: the first step size of Rprop or Adam, > 0; each fit begins with it, and Adam's falls linearly to 0
+        until the fit ends, so that it ends near its minimum however small the batches.
       gamma: discount, in [0, 1].
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
@@ -149,7 +150,10 @@ def nfq(
     checks.one_of("nfq", ACTIVATIONS, activation=activation)
     check_replay_size("nfq", replay_size, num_envs * rollout_length)
     data = uniform(capacity=replay_size, batch_size=1)  # nothing is drawn from it
-    fit_optimizer = OPTIMIZERS[optimizer](learning_rate)
+    if optimizer == "adam":
+        fit_optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps))
+    else:
+        fit_optimizer = rprop(learning_rate)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:

@@ -44,17 +44,20 @@ class Rprop:
 
 
 class Adam:
+    """Kingma and Ba (2015), with a rate that falls to 0 over the fit."""
+
     def __init__(self, params, rate):
         self.m, self.v = [0 * p for p in params], [0 * p for p in params]
         self.rate, self.count = rate, 0
 
     def __call__(self, params, grads):
+        rate = self.rate * (1 - self.count / NUM_GRADIENT_STEPS)
         self.count += 1
         self.m = [0.9 * m + 0.1 * g for m, g in zip(self.m, grads, strict=True)]
         self.v = [0.999 * v + 0.001 * g**2 for v, g in zip(self.v, grads, strict=True)]
         scales = 1 - 0.9**self.count, 1 - 0.999**self.count
         return [
-            p - self.rate * (m / scales[0]) / (np.sqrt(v / scales[1]) + 1e-8)
+            p - rate * (m / scales[0]) / (np.sqrt(v / scales[1]) + 1e-8)
             for p, m, v in zip(params, self.m, self.v, strict=True)
         ]
 
