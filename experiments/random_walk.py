@@ -14,16 +14,14 @@ often overshoot, so large step sizes diverge here and do not there.
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import rich
 import tyro
-from episodes import FIGURES, averaged, draw_band, mean_interval, new_figure, save
+from episodes import FIGURES, averaged, draw_band, mean_interval, new_figure, save, use_all_cores
 from matplotlib import colormaps
 from rich.table import Table
 
@@ -136,5 +134,5 @@ def draw(numbers: dict, step_sizes: tuple[float, ...], episodes: int):
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # the sweep is spread over them
+    use_all_cores()
     tyro.cli(main)
