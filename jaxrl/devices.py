@@ -73,6 +73,7 @@ def largest_product(make_agent: Callable, hyper_parameters: Mapping[str, Any]) -
 
     units = max(math.prod(sorted(sizes)[-2:]) for sizes in values("hidden_sizes", ()))
     if "batch_size" in defaults:
-        return units * max(values("batch_size", 1))
+        whole = max(values("replay_size", 1))  # what a batch size of 0 asks for
+        return units * max(size or whole for size in values("batch_size", whole))
     rows = max(values("num_envs", 1)) * max(values("rollout_length", 1)) / max(1, *values("num_minibatches", 1))
     return units * math.ceil(rows)

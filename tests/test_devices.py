@@ -43,6 +43,8 @@ def asked(monkeypatch):
         ("ppo", {"num_envs": 4, "rollout_length": 10, "num_minibatches": 0}, 40 * 64 * 64),
         ("a2c", {"num_envs": 4, "rollout_length": [16, 128]}, 512 * 64 * 64),
         ("sac", {}, 256 * 256 * 256),
+        ("nfq", {}, 5_000 * 20 * 20),
+        ("nfq", {"batch_size": [64, 32]}, 64 * 20 * 20),
         ("cem", {"num_envs": 50, "rollout_length": 1}, 50),
     ],
 )

@@ -52,7 +52,7 @@ def random_trajectory(seed, ends=0.3):
     truncated = ended & (rng.random((T, N)) < 0.5)
     obs, next_obs = (rng.normal(50, 7, (T, N, D)).astype(np.float32) for _ in range(2))
     reward = rng.normal(2, 3, (T, N)).astype(np.float32)
-    return Transition(obs, np.zeros((T, N), int), reward, ended & ~truncated, truncated, next_obs, {})
+    return Transition(obs, np.zeros((T, N), np.int32), reward, ended & ~truncated, truncated, next_obs, {})
 
 
 update_statistics = jax.jit(norm.update_statistics)
