@@ -296,3 +296,21 @@ def test_hindsight_brings_a_point_to_its_goal():
     )
     assert with_it.summary["final_return"]["ci_low"] > -10
     assert without.summary["final_return"]["ci_high"] < -40
+
+
+SMALL_GAMES = {"torso": "mlp", "replay_size": 20_000, "warmup_steps": 1_000, "batch_size": 32, "rollout_length": 4}
+SMALL_GAMES |= {"learning_rate": 1e-3, "target_update_every": 1_000}
+
+
+@pytest.mark.slow
+def test_rainbow_is_better_than_dqn_at_breakout():
+    """After equally many steps, each of which has a gradient step."""
+    rainbow, dqn = (
+        jaxrl.sweep(constructor, "Breakout-MinAtar", num_steps=16_000, seeds=32, **SMALL_GAMES, **arguments)
+        for constructor, arguments in [
+            (jaxrl.rainbow, {"v_min": -5.0, "v_max": 5.0}),
+            (jaxrl.dqn, {"epsilon_decay_steps": 5_000, "double": False}),
+        ]
+    )
+    intervals = [results.summary["final_return"] for results in (rainbow, dqn)]
+    assert intervals[0]["ci_low"] > intervals[1]["ci_high"], intervals

@@ -39,6 +39,9 @@ def preset(constructor: Callable[..., Agent], name: str, summary: str, **default
     @renaming
     @functools.wraps(constructor)
     def make(**arguments: Any) -> Agent:
+        for argument in arguments:
+            if argument not in signature.parameters:  # Python would say it of the other constructor
+                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
         agent = constructor(**(defaults | arguments))
         return agent._replace(name=name, init=renaming(agent.init))
 

@@ -157,8 +157,10 @@ def test_the_signature_and_the_docstring_have_all_arguments(constructor, own):
 
 
 def test_wrong_names_are_errors_that_name_them():
-    with pytest.raises(TypeError, match=r"td3\(\) got an unexpected keyword argument 'gama'"):
-        td3(gama=0.9)
+    for constructor in (td3, ddpg):  # one, and one that is a call of it
+        name = constructor.__name__
+        with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'gama'"):
+            constructor(gama=0.9)
     with pytest.raises(TypeError, match="experience"):
         td3(experience=make_experience("td3"))
 
