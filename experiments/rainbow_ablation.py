@@ -82,14 +82,16 @@ def ablated(*, variant: str) -> Agent:
 def tabulate(runs: dict[str, Results], variants: tuple[str, ...]) -> Table:
     first = next(iter(runs.values()))
     table = Table(
-        title=f"return in the last tenth of {first.steps[-1]:,} steps, IQM (95 % interval) of {first.num_seeds:,} seeds"
+        title=f"training return of {first.steps[-1]:,} steps, IQM (95 % interval) of {first.num_seeds:,} seeds"
     )
     table.add_column("agent")
-    for game in runs:
-        table.add_column(game, justify="right")
-    finals = [run.final("episode_return") for run in runs.values()]
+    returns = []  # of each column, [variants, S]
+    for game, run in runs.items():
+        table.add_column(f"{game}, all steps", justify="right")
+        table.add_column("last tenth", justify="right")
+        returns += [np.nanmean(run.metrics["episode_return"], axis=-1), run.final("episode_return")]
     for i, variant in enumerate(variants):
-        table.add_row(variant, *(final_cell(final[i]) for final in finals))
+        table.add_row(variant, *(final_cell(column[i]) for column in returns))
     return table
 
 
