@@ -146,7 +146,11 @@ def nfq(
     checks.integer("nfq", rollout_length=rollout_length)
     checks.integer("nfq", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.integer("nfq", 0, batch_size=batch_size)
-    checks.one_of("nfq", OPTIMIZERS if batch_size == 0 else ("adam",), optimizer=optimizer)
+    checks.one_of("nfq", OPTIMIZERS, optimizer=optimizer)
+    if batch_size and optimizer == "rprop":
+        raise checks.JaxrlError(
+            f"nfq: batch_size={batch_size} is not accepted with optimizer='rprop'; it must be 0, or optimizer='adam'"
+        )
     checks.one_of("nfq", ACTIVATIONS, activation=activation)
     check_replay_size("nfq", replay_size, num_envs * rollout_length)
     data = uniform(capacity=replay_size, batch_size=1)  # nothing is drawn from it

@@ -249,5 +249,5 @@ def test_other_errors(case, words):
 
 
 def test_rprop_is_not_for_batches():
-    with pytest.raises(JaxrlError, match="nfq: optimizer='rprop' is not accepted; it must be one of adam"):
+    with pytest.raises(JaxrlError, match="nfq: batch_size=64 is not accepted with optimizer='rprop'; it must be 0"):
         nfq(batch_size=64)
