@@ -32,7 +32,12 @@ class Contender(NamedTuple):
 
 
 def compare(
-    contenders: Mapping[str, Contender], envs: Mapping[str, int], *, seeds: int, eval_episodes: int = 10
+    contenders: Mapping[str, Contender],
+    envs: Mapping[str, int],
+    *,
+    seeds: int,
+    eval_episodes: int = 10,
+    env_params: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Results]]:
     """Trains every contender in every environment.
 
@@ -41,6 +46,7 @@ def compare(
       envs: environment steps of a run, by the environment's id.
       seeds: how many runs of each.
       eval_episodes: greedy episodes of each of `EVALUATIONS` evaluations.
+      env_params: arguments of `make`, for every environment.
 
     Returns:
       the results, by environment and name.
@@ -49,7 +55,7 @@ def compare(
         env: {
             name: jaxrl.sweep(
                 constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // EVALUATIONS,
-                eval_episodes=eval_episodes, **hyper_parameters,
+                eval_episodes=eval_episodes, env_params=env_params, **hyper_parameters,
             )
             for name, (constructor, hyper_parameters) in contenders.items()
         }

@@ -354,6 +354,7 @@ def test_pop_art(deep_study, tmp_path):
         ("ddpg_targets", {"steps": 1_200}, ["Pendulum-v1"], ["soft, 0.01", "hard, 600 and 500"]),
         ("exploration_noise", {"steps": 1_200}, ["MountainCarContinuous-v0"], ["Ornstein-Uhlenbeck", "Gaussian"]),
         ("continuous_control", {"scale": 0.04, "envs": ("Pendulum-v1",)}, ["Pendulum-v1"], ["DDPG", "TD3", "SAC"]),
+        ("continuous_control", {"scale": 0.06, "envs": ("brax/reacher",)}, ["brax/reacher"], ["DDPG", "TD3", "SAC"]),
     ],
 )
 def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, capsys):
