@@ -3,7 +3,7 @@
 Pendulum-v1 of gymnax, and three of Brax's environments. The networks, the batch, the replay and the number of gradient
 steps are the same for all. On a CPU halfcheetah's own steps take most of its time, elsewhere the gradient steps do;
 Brax's environments therefore have small networks and a gradient step for each eight steps, which two cores get through
-in about an hour. `--scale` lengthens or shortens all runs.
+in an hour and a quarter. `--scale` lengthens or shortens all runs.
 
     python experiments/continuous_control.py
 """
