@@ -1,4 +1,4 @@
-"""SAC of jaxrl beside Brax's own SAC, in one of Brax's environments: greedy returns along the way, and steps a second.
+"""SAC of jaxrl beside Brax's own SAC, in one of Brax's environments: greedy returns along the way.
 
 Both have the same environments, networks, batches, learning rates and number of gradient steps, scaled rewards and
 normalised observations: by default a 13th of the steps that Brax's tutorial gives hopper, with smaller networks and
@@ -57,25 +57,23 @@ def main(env: str = "hopper", backend: str = "spring", seeds: int = 4, num_steps
     sizes = PUBLISHED if published else SMALL
     sizes = sizes._replace(num_steps=num_steps or sizes.num_steps)
     table = Table(title=f"SAC on brax/{env} ({backend}), {sizes.num_steps:,} steps, {seeds} seeds")
-    for name in ("library", f"greedy return, last {LAST} evaluations: IQM (95 % interval)", "each seed", "steps/s"):
+    for name in ("library", f"greedy return, last {LAST} evaluations: IQM (95 % interval)", "each seed"):
         table.add_column(name, justify="left" if name == "library" else "right")
     for name, train in (("jaxrl", train_jaxrl), ("brax", train_brax)):
-        returns, speed = [], []
+        returns = []
         for seed in range(seeds):
-            curve, steps_per_second = train(env, backend, seed, sizes)
-            print(name, f"seed {seed}:", *(f"{x:.0f}" for x in curve), f"({steps_per_second:,.0f} steps/s)", flush=True)
+            curve = train(env, backend, seed, sizes)
+            print(name, f"seed {seed}:", *(f"{x:.0f}" for x in curve), flush=True)
             returns.append(np.mean(curve[-LAST:]))
-            speed.append(steps_per_second)
         low, high = bootstrap_interval(np.array(returns))
-        table.add_row(
-            name, f"{interquartile_mean(np.array(returns)):,.0f} ({low:,.0f} to {high:,.0f})",
-            ", ".join(f"{x:,.0f}" for x in returns), f"{np.median(speed):,.0f}",
-        )  # fmt: skip
+        interval = f" ({low:,.0f} to {high:,.0f})" if seeds > 1 else ""
+        each = ", ".join(f"{x:,.0f}" for x in returns)
+        table.add_row(name, f"{interquartile_mean(np.array(returns)):,.0f}{interval}", each)
     rich.print(table)
 
 
-def train_jaxrl(env: str, backend: str, seed: int, sizes: Sizes) -> tuple[np.ndarray, float]:
-    """The greedy return of each evaluation, and steps a second without compiling, but with the evaluations."""
+def train_jaxrl(env: str, backend: str, seed: int, sizes: Sizes) -> np.ndarray:
+    """The greedy return of each evaluation."""
     scale = REWARD_SCALE.get(env, 1)
     results = jaxrl.sweep(
         jaxrl.sac, f"brax/{env}", num_steps=sizes.num_steps, seeds=1, run_seed=seed,
@@ -87,22 +85,21 @@ def train_jaxrl(env: str, backend: str, seed: int, sizes: Sizes) -> tuple[np.nda
         normalize_observations=True,
     )  # fmt: skip
     returns = results.values("eval_return")[0]
-    return returns[np.isfinite(returns)] / scale, results.summary["steps_per_second"]
+    return returns[np.isfinite(returns)] / scale
 
 
-def train_brax(env: str, backend: str, seed: int, sizes: Sizes) -> tuple[np.ndarray, float]:
-    """The greedy return of each evaluation, and steps a second without compiling and, as Brax counts, evaluations."""
+def train_brax(env: str, backend: str, seed: int, sizes: Sizes) -> np.ndarray:
+    """The greedy return of each evaluation."""
     # Brax's SAC calls a function that JAX no longer has; on one device it only adds an axis.
     jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     from brax import envs
     from brax.training.agents.sac import networks
     from brax.training.agents.sac.train import train
 
-    returns, speed = [], []
+    returns = []
 
     def progress(step: int, metrics: dict[str, Any]):
         returns.append(float(metrics["eval/episode_reward"]))
-        speed.append(float(metrics.get("training/sps", 0)))
 
     train(
         environment=envs.get_environment(env, backend=backend), num_timesteps=sizes.num_steps, episode_length=1000,
@@ -114,7 +111,7 @@ def train_brax(env: str, backend: str, seed: int, sizes: Sizes) -> tuple[np.ndar
             networks.make_sac_networks, hidden_layer_sizes=(sizes.units, sizes.units)
         ),
     )  # fmt: skip
-    return np.array(returns[1:]), np.median(speed[2:])  # the first report is of before training, the second compiles
+    return np.array(returns[1:])  # the first is of before training
 
 
 if __name__ == "__main__":
