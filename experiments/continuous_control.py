@@ -11,6 +11,7 @@ in an hour and a quarter. `--scale` lengthens or shortens all runs.
 from __future__ import annotations
 
 import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich
@@ -20,8 +21,21 @@ from episodes import FIGURES, save, use_all_cores
 
 import jaxrl
 
-PENDULUM = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
-BRAX = {
+
+class Problem(NamedTuple):
+    """An environment: its steps, what of all agents and of SAC alone is not the default, arguments of `make`, and the
+    greedy episodes of an evaluation.
+    """
+
+    steps: int
+    hyper_parameters: dict[str, Any]
+    of_sac: dict[str, Any]
+    env_params: dict[str, Any]
+    eval_episodes: int
+
+
+SMALL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
+MANY = {
     "hidden_sizes": (64, 64),
     "num_envs": 64,
     "replay_ratio": 0.125,
@@ -32,21 +46,22 @@ BRAX = {
     "critic_learning_rate": 6e-4,
     "normalize_observations": True,
 }
-SETTINGS = {
-    "Pendulum-v1": PENDULUM,
-    "brax/halfcheetah": BRAX,
-    "brax/hopper": BRAX | {"gamma": 0.997},  # which falls or stands by what it does a few hundred steps before
-    "brax/reacher": BRAX,
+ENTROPY = {"target_entropy": -0.5, "initial_temperature": 0.1}  # Brax's rewards are small
+POOL = {"reset_pool": 64}
+FAR = {"gamma": 0.997}  # a hopper falls or stands by what it did a few hundred steps before
+PROBLEMS = {
+    "Pendulum-v1": Problem(30_000, SMALL, {}, {}, 10),
+    "brax/halfcheetah": Problem(300_000, MANY, ENTROPY, POOL, 4),
+    "brax/hopper": Problem(600_000, MANY | FAR, ENTROPY, POOL, 4),
+    "brax/reacher": Problem(200_000, MANY, ENTROPY, POOL, 4),
 }
-ENTROPY = {"target_entropy": -0.5, "initial_temperature": 0.1}  # of SAC: Brax's rewards are small
-STEPS = {"Pendulum-v1": 30_000, "brax/halfcheetah": 300_000, "brax/hopper": 600_000, "brax/reacher": 200_000}
 AGENTS = {"DDPG": jaxrl.ddpg, "TD3": jaxrl.td3, "SAC": jaxrl.sac}
 
 
 def main(
     seeds: int = 16,
     scale: float = 1.0,
-    envs: tuple[str, ...] = tuple(STEPS),
+    envs: tuple[str, ...] = tuple(PROBLEMS),
     out: pathlib.Path = FIGURES / "continuous_control.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of three agents for continuous actions, over many seeds.
@@ -54,7 +69,7 @@ def main(
     Args:
       seeds: how many runs of each.
       scale: the environment steps of each environment are multiplied by this.
-      envs: keys of `STEPS`.
+      envs: keys of `PROBLEMS`.
       out: where to write the figure.
 
     Returns:
@@ -62,13 +77,12 @@ def main(
     """
     runs = {}
     for env in envs:
-        brax = env.startswith("brax/")
-        contenders = {name: Contender(agent, SETTINGS[env]) for name, agent in AGENTS.items()}
-        if brax:
-            contenders["SAC"] = Contender(jaxrl.sac, SETTINGS[env] | ENTROPY)
+        problem = PROBLEMS[env]
+        contenders = {name: Contender(agent, problem.hyper_parameters) for name, agent in AGENTS.items()}
+        contenders["SAC"] = Contender(jaxrl.sac, problem.hyper_parameters | problem.of_sac)
         runs |= compare(
-            contenders, {env: round(STEPS[env] * scale)}, seeds=seeds, eval_episodes=4 if brax else 10,
-            env_params={"reset_pool": 64} if brax else None,
+            contenders, {env: round(problem.steps * scale)}, seeds=seeds, eval_episodes=problem.eval_episodes,
+            env_params=problem.env_params,
         )  # fmt: skip
     rich.print(tabulate(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", runs))
     save(draw(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", runs, by_time=True), out)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl.checks import JaxrlError
 from jaxrl.types import Agent, Env, Outcome, Transition
 
@@ -345,6 +346,14 @@ def test_pop_art(deep_study, tmp_path):
     assert final["Pop-Art"][1.0].shape == (2,)
     # Without a scale of its own the critic's error is all that the clipped gradient has room for.
     assert abs(final["plain critic"][1.0] - final["plain critic"][10_000.0]).max() > 0.5
+
+
+@pytest.mark.slow
+def test_a_comparison_with_arguments_of_make(deep_study):
+    comparison = deep_study("comparison")
+    contenders = {"DQN": comparison.Contender(jaxrl.dqn, {"hidden_sizes": (4,), "warmup_steps": 256})}
+    runs = comparison.compare(contenders, {"CartPole-v1": 40}, seeds=2, env_params={"max_steps_in_episode": 3})
+    np.testing.assert_array_equal(runs["CartPole-v1"]["DQN"].final("eval_return"), [3, 3])
 
 
 @pytest.mark.slow
