@@ -109,14 +109,10 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
             )
         stored = {path: np.asarray(leaf) for path, leaf in items.state.items()}
         metrics = {name: np.array(values) for name, values in items.history.items()}
-        facts, stored_job = items.facts["facts"], dict(_entries(items.facts["job"]))
+        facts, stored_job = items.facts["facts"], dict(items.facts["job"])
     except Exception as error:  # orbax, tensorstore, zarr and JSON each raise their own
         raise JaxrlError(f"{folder}: the checkpoint is damaged or not one of jaxrl's ({_first_line(error)})") from error
-    wanted_job = dict(_entries(job))
-    for name in stored_job | wanted_job:
-        before, now = stored_job.get(name), wanted_job.get(name)
-        if before != now:
-            raise JaxrlError(f"{folder}: the checkpoint is of another run: {name} was {before!r}, and now is {now!r}")
+    check_same_run(f"{folder}: the checkpoint", stored_job, job)
     expected = {path: jax.eval_shape(_raw, leaf) for path, leaf in _paths(like)}
     for path in expected.keys() | stored.keys():
         if path not in stored or path not in expected:
@@ -129,6 +125,18 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
             )
     leaves = [_placed(stored[path], leaf) for path, leaf in _paths(like)]
     return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, facts, job)
+
+
+def check_same_run(what: str, before: dict[str, Any], now: dict[str, Any]):
+    """Checks that what was stored is of the job that is asked for now; both in JSON's types.
+
+    Raises:
+      JaxrlError: naming what was stored, and the first entry that is not the same.
+    """
+    was, is_ = dict(_entries(before)), dict(_entries(now))
+    for name in was | is_:
+        if was.get(name) != is_.get(name):
+            raise JaxrlError(f"{what} is of another run: {name} was {was.get(name)!r}, and now is {is_.get(name)!r}")
 
 
 @contextlib.contextmanager

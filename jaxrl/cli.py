@@ -228,27 +228,21 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     from rich.console import Console
 
     from jaxrl import report
-    from jaxrl.files import write_json
-    from jaxrl.plot import plot_curve
-    from jaxrl.run import Interrupted, execute
+    from jaxrl.run import Interrupted
 
     console = Console()
-    write_json(out / "config.json", config, "config")
     try:
         with _stop_signal() as should_stop, report.progress(console) as shown, contextlib.ExitStack() as stack:
             listeners = [shown]
             if config["tensorboard"]:
                 listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
-            results = execute(ready, out, listeners, should_stop)
+            results = folder.train(ready, out, config, listeners, should_stop)
     except checks.RunError as error:
         raise checks.RunError(f"{error}; all before that is saved: jaxrl resume {out} goes on from there") from error
     except Interrupted:
         text = f"stopped, and saved; go on with: jaxrl resume {out}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 130
-    results = dataclasses.replace(results, config=config)
-    results.save(out)
-    plot_curve(results, out / "curve.png")
     console.print(results.table())
     for path in (out / name for name in folder.RUN_FILES):
         if path.exists():

@@ -16,6 +16,7 @@ from jaxrl.checks import JaxrlError
 # Multiply-adds of a matrix product that one thread ends as soon as two that have to meet. Measured with one seed on two
 # cores: steps/s of one thread are 1.3 to 1.8 times those of two at 2**19 to 2**21 (dqn, ppo, a2c), 0.8 times at 2**22.
 SMALL_PRODUCT = 2**21
+THREADS = "PJRT_NPROC"  # is read when the CPU's devices are made; there is no setting of JAX's own
 
 
 def use_devices(
@@ -51,11 +52,16 @@ def ask_for(devices: int, threads: int):
             raise JaxrlError(f"--{name} {number} is not accepted; it must be 0, which chooses, or more")
     import jax
 
-    os.environ["PJRT_NPROC"] = str(threads)  # read when the CPU's devices are made; there is no setting of JAX's own
+    os.environ[THREADS] = str(threads)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # only where something in the same process has used JAX already
         raise JaxrlError(f"--devices {devices} is not accepted; {error}") from error
+
+
+def num_threads() -> int:
+    """How many threads the CPU's devices share: as many as were asked for, else one for each core."""
+    return int(os.environ.get(THREADS, 0)) or len(os.sched_getaffinity(0))
 
 
 def largest_product(make_agent: Callable, hyper_parameters: Mapping[str, Any]) -> int:

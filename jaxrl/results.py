@@ -68,6 +68,12 @@ class Results:
         _check_metrics(self.metrics, self.configs)
         self.first_bad_step()  # raises where the records do not fit
 
+    def __repr__(self) -> str:
+        configs = f"{self.shape[0]} configurations x " if self.is_sweep else ""
+        what = f"{self.config.get('agent', 'unknown agent')} on {self.config.get('env', 'unknown environment')}"
+        names = ", ".join(name for name in self.metrics if name != "step")
+        return f"<Results of {what}: {configs}{self.num_seeds} seeds x {len(self.steps)} points of {names}>"
+
     @property
     def steps(self) -> np.ndarray:
         """Environment steps that each seed had taken at the end of each interval; `[time]`."""

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl import checkpoint, checks
+from jaxrl import checkpoint, checks, folder
+from jaxrl.devices import num_threads
 from jaxrl.envs import make
 from jaxrl.envs.axes import make_grid
 from jaxrl.files import json_text
@@ -220,14 +222,14 @@ def _train_group(
     ready: Ready,
     index: int,
     program: Program,
-    folder: pathlib.Path | None,
+    checkpoints: pathlib.Path | None,
     listeners: Sequence[Listener],
     should_stop: Callable[[], bool],
 ) -> Record:
     group, per_update = ready.plan.groups[index], steps_per_update(program.agent)
-    job = {} if folder is None else in_json(ready.job)
+    job = {} if checkpoints is None else in_json(ready.job)
     shape = (len(group.indices), ready.job.seeds)
-    with contextlib.nullcontext() if folder is None else checkpoint.manager(folder) as opened:
+    with contextlib.nullcontext() if checkpoints is None else checkpoint.manager(checkpoints) as opened:
         found = checkpoint.restore(opened, program.shapes, job) if opened else None
         start, state, metrics, facts, _ = found or (0, program.init(), {}, {"run_seconds": 0.0}, job)
         for listener in listeners:
@@ -336,6 +338,7 @@ def sweep(
     log_every: int = 0,
     eval_every: int = 0,
     eval_episodes: int = 10,
+    out: str | os.PathLike | None = None,
     progress: bool = False,
     **hyper_parameters: Any,
 ) -> Results:
@@ -352,6 +355,8 @@ def sweep(
       log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation.
+      out: a folder for the run, as the command line writes it, with checkpoints while it trains. The same call again
+        goes on from the newest, or loads what is complete. None writes nothing.
       progress: whether to say on stderr what is trained, and draw a progress bar.
       **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
         ones share a compiled program, the environment's as well unless its spaces depend on them or it must know their
@@ -361,7 +366,8 @@ def sweep(
       `Results`, whose metrics are `[seed, time]`, or `[config, seed, time]` where anything is an axis.
 
     Raises:
-      JaxrlError: for an argument that is not accepted, before anything compiles.
+      JaxrlError: for an argument that is not accepted, before anything compiles; so for a folder that holds anything
+        but this run.
 
     Example::
 
@@ -377,14 +383,23 @@ def sweep(
         eval_episodes, env_axes=env_axes,
     )  # fmt: skip
     ready = prepare(job, constructor)
-    if not progress:
-        return execute(ready)
-    from rich.console import Console
+    if out is not None and folder.enter(pathlib.Path(out), job):
+        return Results.load(out)
+    with contextlib.ExitStack() as stack:
+        listeners = []
+        if progress:
+            from rich.console import Console
 
-    from jaxrl import report  # which imports this module
+            from jaxrl import report  # which imports this module
 
-    with report.progress(Console(stderr=True)) as shown:
-        return execute(ready, listeners=[shown])
+            listeners.append(stack.enter_context(report.progress(Console(stderr=True))))
+        if out is None:
+            return execute(ready, listeners=listeners)
+        config = folder.config_of(job, num_threads(), tensorboard=False)
+        try:
+            return folder.train(ready, pathlib.Path(out), config, listeners)
+        except checks.RunError as error:
+            raise checks.RunError(f"{error}; all before that is saved: the same call goes on from there") from error
 
 
 def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:

@@ -274,6 +274,21 @@ def test_a_failure_ends_the_run_with_a_checkpoint_from_which_it_goes_on(tmp_path
     assert len(np.unique(results.metrics["drawn"])) == 10
 
 
+def test_the_same_call_goes_on_after_a_failure(tmp_path):
+    job = fragile(tmp_path)
+
+    def call():
+        return jaxrl.sweep(
+            recorder, job.env, num_steps=80, seeds=2, log_every=16, eval_every=32, env_params=job.env_params,
+            out=tmp_path / "run",
+        )  # fmt: skip
+
+    with pytest.raises(RunError, match=r"that began at step 24: .*; all before that is saved: the same call goes on"):
+        call()
+    (tmp_path / "trap").unlink()
+    assert call().metrics["seen"][0].tolist() == [4, 20, 36, 52, 68]  # from the checkpoint at 16
+
+
 def test_a_failure_in_an_evaluation(tmp_path):
     """The interval is trained already, and only its evaluation is done again."""
     job = fragile(tmp_path, eval_episodes=1)

@@ -132,6 +132,12 @@ def test_table_of_a_sweep_and_of_nothing():
     assert cells(empty.table())["seeds"] == ["0 of 2"]
 
 
+def test_results_are_shown_in_a_line():
+    names = "episode_return, eval_return, episode_count, loss"
+    assert repr(run()) == f"<Results of ppo on CartPole-v1: 3 seeds x 20 points of {names}>"
+    assert repr(sweep()).startswith("<Results of ppo on CartPole-v1: 2 configurations x 3 seeds x 20 points of ")
+
+
 def test_format_number():
     assert [format_number(x) for x in (nan, 12345.6, -1234.5, 497.31, 0.012345, 0.0)] == [
         *("-", "12,346", "-1,234", "497.3", "0.0123", "0")

@@ -5,8 +5,8 @@ import pytest
 from fake_agent import TRACED, fake
 
 import jaxrl
-from jaxrl import JaxrlError, Results, dqn, ppo, run
-from jaxrl.run import Job, Listener, execute, prepare, steps_after
+from jaxrl import JaxrlError, Results, dqn, folder, ppo, run
+from jaxrl.run import Interrupted, Job, Listener, execute, prepare, steps_after
 
 PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
 
@@ -160,6 +160,48 @@ def test_a_sweep_says_how_it_goes_on_if_asked_to(progress, capsys):
     assert said.out == ""
     assert ("1 seed, 16 steps each" in said.err) == progress
     assert bool(said.err) == progress
+
+
+# ---------------------------------------------------------------- a sweep in a folder
+
+IN_A_FOLDER = {"num_steps": 80, "seeds": 3, "log_every": 16, "eval_episodes": 2, "rate": [0.25, 0.5]}
+
+
+def test_a_sweep_in_a_folder_goes_on_after_an_interruption_and_is_loaded_when_complete(tmp_path, capsys):
+    out, whole = tmp_path / "run", jaxrl.sweep(fake, PROBE, **IN_A_FOLDER)
+    asked, job = [], Job(**whole.config)
+    ready, config = prepare(job, fake), folder.config_of(job, 1, tensorboard=False)
+    with pytest.raises(Interrupted):
+        folder.train(ready, out, config, should_stop=lambda: asked.append(1) or len(asked) == 2)
+    results = jaxrl.sweep(fake, PROBE, **IN_A_FOLDER, out=out, progress=True)
+    assert "goes on from step 32" in capsys.readouterr().err
+    assert {"config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints"} == {p.name for p in out.iterdir()}
+    TRACED.clear()
+    again = jaxrl.sweep(fake, PROBE, **IN_A_FOLDER, out=str(out))
+    assert TRACED == []
+    for run_of_it in (results, again):
+        assert run_of_it.configs == whole.configs
+        for name, values in whole.metrics.items():
+            np.testing.assert_array_equal(run_of_it.metrics[name], values, err_msg=name)
+
+
+def test_a_folder_that_a_sweep_cannot_have(tmp_path):
+    def refused(out, message, **changes):
+        with pytest.raises(JaxrlError, match=message):
+            jaxrl.sweep(fake, PROBE, **IN_A_FOLDER | changes, out=out)
+
+    kept, file, others = tmp_path / "run", tmp_path / "file", tmp_path / "others"
+    file.touch()
+    others.mkdir()
+    (others / "thesis.tex").touch()
+    jaxrl.sweep(fake, PROBE, **IN_A_FOLDER, out=kept)
+    refused(kept, r"sweep: out = .*run: what it holds is of another run: num_steps was 80, and now is 96", num_steps=96)
+    refused(kept, r"of another run: hyper_parameters\['rate'\] was \[0.25, 0.5\], and now is 0.5", rate=0.5)
+    refused(file, "sweep: out = .*file is a file")
+    refused(file / "run", "sweep: out = .*run cannot be made")
+    refused(others, "sweep: out = .*others is a folder with other things in it")
+    refused(tmp_path / "new", r"config\['hyper_parameters'\]\['label'\]", label=object())
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_learning_rate_that_is_too_large():
