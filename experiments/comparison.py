@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from episodes import draw_band, final_cell
+from episodes import draw_band, final_cell, folder_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -38,6 +39,7 @@ def compare(
     seeds: int,
     eval_episodes: int = 10,
     env_params: Mapping[str, Any] | None = None,
+    runs: pathlib.Path | None = None,
 ) -> dict[str, dict[str, Results]]:
     """Trains every contender in every environment.
 
@@ -47,6 +49,7 @@ def compare(
       seeds: how many runs of each.
       eval_episodes: greedy episodes of each of `EVALUATIONS` evaluations.
       env_params: arguments of `make`, for every environment.
+      runs: a folder for the runs; see `folder_of`.
 
     Returns:
       the results, by environment and name.
@@ -55,7 +58,8 @@ def compare(
         env: {
             name: jaxrl.sweep(
                 constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // EVALUATIONS,
-                eval_episodes=eval_episodes, env_params=env_params, **hyper_parameters,
+                eval_episodes=eval_episodes, env_params=env_params, out=folder_of(runs, f"{env}, {name}"),
+                **hyper_parameters,
             )
             for name, (constructor, hyper_parameters) in contenders.items()
         }

@@ -62,6 +62,7 @@ def main(
     seeds: int = 16,
     scale: float = 1.0,
     envs: tuple[str, ...] = tuple(PROBLEMS),
+    runs: pathlib.Path | None = None,
     out: pathlib.Path = FIGURES / "continuous_control.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of three agents for continuous actions, over many seeds.
@@ -70,23 +71,24 @@ def main(
       seeds: how many runs of each.
       scale: the environment steps of each environment are multiplied by this.
       envs: keys of `PROBLEMS`.
+      runs: a folder to keep the runs in, from which the same command goes on after an interruption.
       out: where to write the figure.
 
     Returns:
       by environment and agent: the greedy return at the end, `[S]`.
     """
-    runs = {}
+    results = {}
     for env in envs:
         problem = PROBLEMS[env]
         contenders = {name: Contender(agent, problem.hyper_parameters) for name, agent in AGENTS.items()}
         contenders["SAC"] = Contender(jaxrl.sac, problem.hyper_parameters | problem.of_sac)
-        runs |= compare(
+        results |= compare(
             contenders, {env: round(problem.steps * scale)}, seeds=seeds, eval_episodes=problem.eval_episodes,
-            env_params=problem.env_params,
+            env_params=problem.env_params, runs=runs,
         )  # fmt: skip
-    rich.print(tabulate(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", runs))
-    save(draw(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", runs, by_time=True), out)
-    return final_returns(runs)
+    rich.print(tabulate(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", results))
+    save(draw(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", results, by_time=True), out)
+    return final_returns(results)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ def use_all_cores():
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
+def folder_of(runs: pathlib.Path | None, name: str) -> pathlib.Path | None:
+    """Where a study keeps one of its runs, so that the same command goes on after an interruption; None keeps none."""
+    return None if runs is None else runs / name.replace("/", "-")
+
+
 def per_episode(metrics: Mapping[str, np.ndarray], name: str, num_episodes: int) -> np.ndarray:
     """A metric at the updates in which episodes ended.
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich
 import tyro
-from episodes import FIGURES, GREY, draw_curves, final_cell, new_figure, save
+from episodes import FIGURES, GREY, draw_curves, final_cell, folder_of, new_figure, save
 from rich.table import Table
 
 import jaxrl
@@ -82,6 +82,7 @@ def main(
     eval_episodes: int = 10,
     problems: tuple[str, ...] = tuple(PROBLEMS),
     vectorization: str = "sync",
+    runs: pathlib.Path | None = None,
     out: pathlib.Path = FIGURES / "host_environments.png",
 ) -> dict[str, dict[str, Any]]:
     """Learning curves in environments on the host, and when they are solved.
@@ -92,31 +93,37 @@ def main(
       eval_episodes: greedy episodes of each evaluation, of which there are twenty.
       problems: keys of `PROBLEMS`.
       vectorization: sync, or async for a process for each environment.
+      runs: a folder to keep the runs in, from which the same command goes on after an interruption.
       out: where to write the figure.
 
     Returns:
       by problem: `eval_return` at the end and `solved_at`, the environment steps of each seed until then (infinity if
       never), each `[S]`; and `steps_per_second`, of all seeds together.
     """
-    runs = {name: run(PROBLEMS[name], seeds, scale, eval_episodes, vectorization) for name in problems}
-    rich.print(tabulate(runs))
-    save(draw(runs), out)
+    results = {
+        name: run(PROBLEMS[name], seeds, scale, eval_episodes, vectorization, folder_of(runs, name))
+        for name in problems
+    }
+    rich.print(tabulate(results))
+    save(draw(results), out)
     return {
         name: {
-            "eval_return": results.final("eval_return"),
-            "solved_at": solved_at(results, PROBLEMS[name].solved),
-            "steps_per_second": results.summary["steps_per_second"],
+            "eval_return": result.final("eval_return"),
+            "solved_at": solved_at(result, PROBLEMS[name].solved),
+            "steps_per_second": result.summary["steps_per_second"],
         }
-        for name, results in runs.items()
+        for name, result in results.items()
     }
 
 
-def run(problem: Problem, seeds: int, scale: float, eval_episodes: int, vectorization: str) -> Results:
+def run(
+    problem: Problem, seeds: int, scale: float, eval_episodes: int, vectorization: str, out: pathlib.Path | None
+) -> Results:
     """The learning curves of one problem."""
     steps = round(problem.steps * scale)
     return jaxrl.sweep(
         problem.agent, problem.env, num_steps=steps, seeds=seeds, progress=True, eval_every=-(-steps // 20),
-        eval_episodes=eval_episodes, env_params=problem.env_params | {"vectorization": vectorization},
+        eval_episodes=eval_episodes, env_params=problem.env_params | {"vectorization": vectorization}, out=out,
         **problem.hyper_parameters,
     )  # fmt: skip
 
