@@ -37,15 +37,17 @@ def progress(console: Console) -> Iterator[Listener]:
             _announce(console, ready, index, program, done)
             rows = program.num_rows
             total, start = (rows * steps_after(ready, i) for i in (ready.num_intervals, done))
-            bars[index] = bar.add_task("steps", total=total, completed=start, speed="", returns=""), rows
+            bars[index] = bar.add_task("steps", total=total, completed=start, speed="", returns=""), rows, start
 
         def interval(ready: Ready, index: int, interval: int, steps: int, metrics: dict[str, np.ndarray]):
-            task, rows = bars[index]
+            task, rows, start = bars[index]
             returns = metrics["episode_return"]
             known = returns[np.isfinite(returns)]
             spread = f"return {format_number(known.mean())} ± {format_number(known.std())}" if known.size else ""
-            speed = bar.tasks[bar.task_ids.index(task)].speed
-            bar.update(task, completed=rows * steps, returns=spread, speed=f"{speed:,.0f} steps/s" if speed else "")
+            # Since the start: rich's own speed, of the last updates, leaps where two intervals are reported at once.
+            elapsed = bar.tasks[bar.task_ids.index(task)].elapsed
+            speed = f"{(rows * steps - start) / elapsed:,.0f} steps/s" if elapsed else ""
+            bar.update(task, completed=rows * steps, returns=spread, speed=speed)
 
         yield Listener(compiled, interval)
 
