@@ -172,10 +172,11 @@ def mean_interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def final_cell(per_seed: np.ndarray) -> str:
-    """A table's cell: the interquartile mean over seeds `[S]`, and its 95 % bootstrap interval."""
+    """A table's cell: the interquartile mean over seeds `[S]`, and its 95 % bootstrap interval, which one has not."""
     found = final_return(per_seed)
     numbers = [found[name] for name in ("iqm", "ci_low", "ci_high")]
-    return "{} ({} to {})".format(*(f"{x:.2g}" if abs(x) > 1e6 else format_number(x) for x in numbers))
+    iqm, low, high = (f"{x:.2g}" if abs(x) > 1e6 else format_number(x) for x in numbers)
+    return f"{iqm} ({low} to {high})" if len(per_seed) > 1 else iqm
 
 
 def new_figure(title: str, columns: int = 1, sharey: bool = True) -> tuple[Figure, list[Axes]]:

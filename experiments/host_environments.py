@@ -3,7 +3,8 @@
 They are stepped on the host, beside the updates, which are one compiled program for all seeds. A problem counts as
 solved at the first greedy evaluation that reaches its threshold; the seconds are those of all seeds together,
 without compiling. Pong has the standard preprocessing, rewards clipped to their signs, and the network of Mnih et al.
-(2015), but screens of 44 x 44 pixels: at 84 x 84 a gradient step costs ten times as much, which wants an accelerator.
+(2015), but screens of 44 x 44 pixels and a gradient step for each of the agent's steps: at 84 x 84 the network has more
+than five times the products, which wants an accelerator.
 
     pip install 'jaxrl[gymnasium]'
     python experiments/host_environments.py
@@ -15,10 +16,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import comparison
 import numpy as np
 import rich
 import tyro
-from episodes import FIGURES, GREY, draw_curves, final_cell, folder_of, new_figure, save
+from episodes import FIGURES, GREY, final_cell, folder_of, save
 from rich.table import Table
 
 import jaxrl
@@ -27,12 +29,13 @@ from jaxrl.types import Agent
 
 
 class Problem(NamedTuple):
-    """An agent in an environment: its steps, arguments of `make`, what of the agent is not the default, and the return
-    from which on it is solved.
+    """An agent in an environment: how many seeds of how many steps, arguments of `make`, what of the agent is not the
+    default, and the return from which on it is solved.
     """
 
     agent: Callable[..., Agent]
     env: str
+    seeds: int
     steps: int
     env_params: dict[str, Any]
     hyper_parameters: dict[str, Any]
@@ -43,33 +46,24 @@ PPO = {
     "num_envs": 16, "rollout_length": 256, "num_epochs": 4, "num_minibatches": 64, "gamma": 0.999, "gae_lambda": 0.98,
     "entropy_coef": 0.01, "learning_rate": 3e-4, "clip_value_loss": False,
 }  # fmt: skip
+SAC = {
+    "actor_learning_rate": 7e-4, "critic_learning_rate": 7e-4, "tau": 0.01, "replay_size": 200_000,
+    "warmup_steps": 4_000, "batch_size": 128, "hidden_sizes": (64, 64), "rollout_length": 4,
+}  # fmt: skip
 LANDER = "gymnasium/LunarLander-v3"
 PROBLEMS = {
-    "PPO, lander": Problem(jaxrl.ppo, LANDER, 1_000_000, {}, PPO, 200),
-    "DQN, lander": Problem(
-        jaxrl.dqn, LANDER, 200_000, {},
-        {
-            "learning_rate": 6.3e-4, "batch_size": 128, "replay_size": 50_000, "hidden_sizes": (256, 256),
-            "double": True, "rollout_length": 4, "target_update_every": 250,
-            "epsilon_decay_steps": 20_000, "epsilon_final": 0.1,
-        },
-        200,
+    "PPO, lander": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {}, PPO, 200),
+    "SAC, lander": Problem(
+        jaxrl.discrete_sac, LANDER, 16, 250_000, {}, SAC | {"critic_value": "mean", "target_entropy_ratio": 0.05}, 200
     ),
-    "PPO, lander by degrees": Problem(jaxrl.ppo, LANDER, 1_000_000, {"continuous": True}, PPO, 200),
-    "SAC, lander by degrees": Problem(
-        jaxrl.sac, LANDER, 300_000, {"continuous": True},
-        {
-            "actor_learning_rate": 7e-4, "critic_learning_rate": 7e-4, "tau": 0.01, "replay_size": 200_000,
-            "warmup_steps": 4_000, "batch_size": 128, "hidden_sizes": (64, 64), "rollout_length": 4,
-        },
-        200,
-    ),
+    "PPO, lander by degrees": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {"continuous": True}, PPO, 200),
+    "SAC, lander by degrees": Problem(jaxrl.sac, LANDER, 16, 150_000, {"continuous": True}, SAC, 200),
     "DQN, Pong": Problem(
-        jaxrl.dqn, "gymnasium/ALE/Pong-v5", 700_000, {"clip_rewards": True, "screen_size": 44},
+        jaxrl.dqn, "gymnasium/ALE/Pong-v5", 1, 500_000, {"clip_rewards": True, "screen_size": 44},
         {
-            "learning_rate": 2.5e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (256,), "double": True,
-            "dueling": True, "n_step": 3, "rollout_length": 4, "replay_ratio": 0.25, "warmup_steps": 10_000,
-            "target_update_every": 500, "epsilon_decay_steps": 60_000, "epsilon_final": 0.02,
+            "learning_rate": 2e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (256,), "double": True,
+            "dueling": True, "n_step": 3, "rollout_length": 4, "warmup_steps": 10_000, "target_update_every": 1_000,
+            "epsilon_decay_steps": 60_000, "epsilon_final": 0.02,
         },
         18,
     ),
@@ -77,7 +71,7 @@ PROBLEMS = {
 
 
 def main(
-    seeds: int = 4,
+    seeds: int = 0,
     scale: float = 1.0,
     eval_episodes: int = 10,
     problems: tuple[str, ...] = tuple(PROBLEMS),
@@ -88,7 +82,7 @@ def main(
     """Learning curves in environments on the host, and when they are solved.
 
     Args:
-      seeds: how many runs of each, side by side.
+      seeds: how many runs of each, side by side; 0 is sixteen, and one of Pong, which takes a core an hour and a half.
       scale: the environment steps of each problem are multiplied by this.
       eval_episodes: greedy episodes of each evaluation, of which there are twenty.
       problems: keys of `PROBLEMS`.
@@ -122,9 +116,9 @@ def run(
     """The learning curves of one problem."""
     steps = round(problem.steps * scale)
     return jaxrl.sweep(
-        problem.agent, problem.env, num_steps=steps, seeds=seeds, progress=True, eval_every=-(-steps // 20),
-        eval_episodes=eval_episodes, env_params=problem.env_params | {"vectorization": vectorization}, out=out,
-        **problem.hyper_parameters,
+        problem.agent, problem.env, num_steps=steps, seeds=seeds or problem.seeds, progress=True,
+        eval_every=-(-steps // 20), eval_episodes=eval_episodes, out=out,
+        env_params=problem.env_params | {"vectorization": vectorization}, **problem.hyper_parameters,
     )  # fmt: skip
 
 
@@ -135,31 +129,33 @@ def solved_at(results: Results, threshold: float) -> np.ndarray:
 
 
 def tabulate(runs: dict[str, Results]) -> Table:
-    seeds = next(iter(runs.values())).num_seeds
-    table = Table(title=f"On the host, {seeds:,} seeds: IQM (95 % interval) at the end, and medians until solved")
-    for name in ("agent, environment", "steps", "greedy return", "solved", "after steps", "after seconds", "steps/s"):
-        table.add_column(name, justify="left" if name.startswith("agent") else "right")
+    table = Table(title="On the host: IQM (95 % interval) at the end, and medians until solved")
+    table.add_column("agent, environment")
+    for name in ("seeds", "steps", "greedy return", "solved", "after steps", "after seconds", "steps/s"):
+        table.add_column(name, justify="right")
     for name, results in runs.items():
         at = solved_at(results, PROBLEMS[name].solved)
         median = np.median(at)
         seconds = results.summary["run_seconds"] * median / results.steps[-1]
         table.add_row(
-            name, f"{results.steps[-1]:,}", final_cell(results.final("eval_return")), f"{np.isfinite(at).sum()}",
-            *(f"{x:,.0f}" if np.isfinite(x) else "-" for x in (median, seconds)),
+            name, f"{results.num_seeds}", f"{results.steps[-1]:,}", final_cell(results.final("eval_return")),
+            f"{np.isfinite(at).sum()}", *(f"{x:,.0f}" if np.isfinite(x) else "-" for x in (median, seconds)),
             f"{results.summary['steps_per_second']:,.0f}",
         )  # fmt: skip
     return table
 
 
 def draw(runs: dict[str, Results]):
-    seeds = next(iter(runs.values())).num_seeds
-    title = f"Environments on the host, {seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=len(runs), sharey=False)
-    for axes, (name, results) in zip(panels, runs.items(), strict=True):
-        draw_curves(axes, results, [name])
-        axes.axhline(PROBLEMS[name].solved, color=GREY, lw=1, ls="--", zorder=1)
-        axes.set_title(name, fontsize=11)
-    panels[0].set_ylabel("return in training")
+    """A column for each environment: above by steps, below by seconds, and from which return on it is solved."""
+    columns: dict[str, dict[str, Results]] = {}
+    for name, results in runs.items():
+        agent, env = name.split(", ")
+        columns.setdefault(env, {})[f"{agent} ({results.num_seeds})"] = results
+    solved = {name.split(", ")[1]: PROBLEMS[name].solved for name in runs}
+    title = "Environments on the host: IQM and 95 % interval (of so many seeds)"
+    figure = comparison.draw(title, columns, by_time=True)
+    for axes, env in zip(figure.axes, 2 * list(columns), strict=True):
+        axes.axhline(solved[env], color=GREY, lw=1, ls="--", zorder=1)
     return figure
 
 
