@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def main(
     seeds: int = 32,
     steps: int = 200_000,
     eval_episodes: int = 10,
-    envs: tuple[str, ...] = tuple(ENVS),
+    envs: tuple[Literal[tuple(ENVS)], ...] = tuple(ENVS),
     workers: tuple[int, ...] = (1, 2, 4, 8),
     out: pathlib.Path = FIGURES / "arm_workers.png",
 ) -> dict[Key, Run]:

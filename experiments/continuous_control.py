@@ -11,7 +11,7 @@ in an hour and a quarter. `--scale` lengthens or shortens all runs.
 from __future__ import annotations
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rich
@@ -61,7 +61,7 @@ AGENTS = {"DDPG": jaxrl.ddpg, "TD3": jaxrl.td3, "SAC": jaxrl.sac}
 def main(
     seeds: int = 16,
     scale: float = 1.0,
-    envs: tuple[str, ...] = tuple(PROBLEMS),
+    envs: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
     runs: pathlib.Path | None = None,
     out: pathlib.Path = FIGURES / "continuous_control.png",
 ) -> dict[str, dict[str, np.ndarray]]:

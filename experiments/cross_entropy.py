@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rich
@@ -48,8 +48,8 @@ def main(
     seeds: int = 32,
     scale: float = 1.0,
     eval_episodes: int = 32,
-    problems: tuple[str, ...] = tuple(STEPS),
-    agents: tuple[str, ...] = AGENTS,
+    problems: tuple[Literal[tuple(STEPS)], ...] = tuple(STEPS),
+    agents: tuple[Literal[AGENTS], ...] = AGENTS,
     out: pathlib.Path = FIGURES / "cross_entropy.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Greedy returns of the cross-entropy method without noise and with, over many seeds.

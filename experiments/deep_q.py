@@ -10,7 +10,7 @@ MountainCar-v0 each step costs 1, up to a flag that random actions hardly ever r
 from __future__ import annotations
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rich
@@ -55,7 +55,7 @@ def main(
     seeds: int = 32,
     scale: float = 1.0,
     eval_episodes: int = 10,
-    problems: tuple[str, ...] = tuple(PROBLEMS),
+    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
     out: pathlib.Path = FIGURES / "deep_q.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of DQN on three problems, over many seeds.

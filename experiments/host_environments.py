@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import comparison
 import numpy as np
@@ -52,13 +52,13 @@ SAC = {
 }  # fmt: skip
 LANDER = "gymnasium/LunarLander-v3"
 PROBLEMS = {
-    "PPO, lander": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {}, PPO, 200),
-    "SAC, lander": Problem(
+    "PPO on lander": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {}, PPO, 200),
+    "SAC on lander": Problem(
         jaxrl.discrete_sac, LANDER, 16, 250_000, {}, SAC | {"critic_value": "mean", "target_entropy_ratio": 0.05}, 200
     ),
-    "PPO, lander by degrees": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {"continuous": True}, PPO, 200),
-    "SAC, lander by degrees": Problem(jaxrl.sac, LANDER, 16, 150_000, {"continuous": True}, SAC, 200),
-    "DQN, Pong": Problem(
+    "PPO on lander by degrees": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {"continuous": True}, PPO, 200),
+    "SAC on lander by degrees": Problem(jaxrl.sac, LANDER, 16, 150_000, {"continuous": True}, SAC, 200),
+    "DQN on Pong": Problem(
         jaxrl.dqn, "gymnasium/ALE/Pong-v5", 1, 500_000, {"clip_rewards": True, "screen_size": 44},
         {
             "learning_rate": 2e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (256,), "double": True,
@@ -74,7 +74,7 @@ def main(
     seeds: int = 0,
     scale: float = 1.0,
     eval_episodes: int = 10,
-    problems: tuple[str, ...] = tuple(PROBLEMS),
+    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
     vectorization: str = "sync",
     runs: pathlib.Path | None = None,
     out: pathlib.Path = FIGURES / "host_environments.png",
@@ -149,9 +149,9 @@ def draw(runs: dict[str, Results]):
     """A column for each environment: above by steps, below by seconds, and from which return on it is solved."""
     columns: dict[str, dict[str, Results]] = {}
     for name, results in runs.items():
-        agent, env = name.split(", ")
+        agent, env = name.split(" on ")
         columns.setdefault(env, {})[f"{agent} ({results.num_seeds})"] = results
-    solved = {name.split(", ")[1]: PROBLEMS[name].solved for name in runs}
+    solved = {name.split(" on ")[1]: PROBLEMS[name].solved for name in runs}
     title = "Environments on the host: IQM and 95 % interval (of so many seeds)"
     figure = comparison.draw(title, columns, by_time=True)
     for axes, env in zip(figure.axes, 2 * list(columns), strict=True):

@@ -13,6 +13,7 @@ baseline alone arrives about an iteration sooner. Whitening does not help, as Ad
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import numpy as np
 import rich
@@ -41,7 +42,7 @@ def main(
     seeds: int = 32,
     iterations: int = 16,
     eval_episodes: int = 10,
-    variants: tuple[str, ...] = tuple(VARIANTS),
+    variants: tuple[Literal[tuple(VARIANTS)], ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "linear_baseline.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns of REINFORCE with and without a linear baseline and whitening, over many seeds.

@@ -13,6 +13,7 @@ best rates lie between some that are much worse.
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import numpy as np
 import rich
@@ -39,7 +40,7 @@ def main(
     seeds: int = 32,
     steps: int = 100_000,
     num_rates: int = 5,
-    optimizers: tuple[str, ...] = tuple(RATES),
+    optimizers: tuple[Literal[tuple(RATES)], ...] = tuple(RATES),
     out: pathlib.Path = FIGURES / "optimizers.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns of REINFORCE with three optimisers and several learning rates of each, over many seeds.

@@ -13,6 +13,7 @@ it than leaving out the past, and both together are best.
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import numpy as np
 import rich
@@ -37,7 +38,7 @@ def main(
     seeds: int = 32,
     steps: int = 240_000,
     eval_episodes: int = 10,
-    estimators: tuple[str, ...] = tuple(ESTIMATORS),
+    estimators: tuple[Literal[tuple(ESTIMATORS)], ...] = tuple(ESTIMATORS),
     out: pathlib.Path = FIGURES / "policy_gradient_estimators.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns of REINFORCE with four estimators of the policy gradient, over many seeds.

@@ -10,7 +10,7 @@ is worth there. Where noisy layers are left out, epsilon-greedy takes their plac
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rich
@@ -42,7 +42,7 @@ def main(
     seeds: int = 32,
     steps: int = 16_000,
     games: tuple[str, ...] = ("Breakout-MinAtar", "SpaceInvaders-MinAtar"),
-    variants: tuple[str, ...] = tuple(VARIANTS),
+    variants: tuple[Literal[tuple(VARIANTS)], ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "rainbow_ablation.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of Rainbow, of it without each part, and of DQN, over many seeds.

@@ -10,6 +10,7 @@ interval. A small one is no aim by itself: it is small, too, where values are.
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import numpy as np
 import rich
@@ -32,7 +33,7 @@ def main(
     seeds: int = 32,
     steps: int = 50_000,
     eval_episodes: int = 10,
-    targets: tuple[str, ...] = tuple(TARGETS),
+    targets: tuple[Literal[tuple(TARGETS)], ...] = tuple(TARGETS),
     out: pathlib.Path = FIGURES / "target_networks.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Loss and return of DQN with no, a hard and a soft target network, over many seeds.

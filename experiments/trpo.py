@@ -10,6 +10,7 @@ seeds.
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -35,7 +36,7 @@ def main(
     seeds: int = 32,
     iterations: int = 40,
     batch: int = 4_000,
-    problems: tuple[str, ...] = tuple(BEST),
+    problems: tuple[Literal[tuple(BEST)], ...] = tuple(BEST),
     out: pathlib.Path = FIGURES / "trpo.png",
 ) -> dict[str, dict[str, np.ndarray]]:
     """Learning curves of TRPO on two problems, over many seeds.

@@ -413,11 +413,11 @@ def test_diayn(deep_study, tmp_path):
 def test_host_environments(deep_study, tmp_path):
     pytest.importorskip("Box2D")
     study = deep_study("host_environments")
-    sizes = {"seeds": 1, "scale": 0.01, "eval_episodes": 1, "problems": ("PPO, lander",)}
+    sizes = {"seeds": 1, "scale": 0.01, "eval_episodes": 1, "problems": ("PPO on lander",)}
     numbers = study.main(**sizes, runs=tmp_path, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
-    found = numbers["PPO, lander"]
+    found = numbers["PPO on lander"]
     assert found["eval_return"].shape == found["solved_at"].shape == (1,)
     assert found["steps_per_second"] > 0
-    again = study.main(**sizes, runs=tmp_path, out=tmp_path / "again.png")["PPO, lander"]
+    again = study.main(**sizes, runs=tmp_path, out=tmp_path / "again.png")["PPO on lander"]
     assert again["steps_per_second"] == found["steps_per_second"]  # loaded, not measured anew
