@@ -19,7 +19,7 @@ from episodes import FIGURES, save, use_all_cores
 import jaxrl
 
 SMALL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
-ARM = SMALL | {"gamma": 0.95, "noise_scale": 0.2, "noise_final": 0.2}
+ARM = SMALL | {"gamma": 0.95, "noise_scale": 0.2}
 STUDIES = {
     "Pendulum-v1": (
         20_000,

@@ -284,7 +284,7 @@ def test_without_hindsight_fifteen_bits_stay_as_they_are():
     assert results.summary["final_return"]["ci_high"] < -14
 
 
-REACH = SMALL_CONTROL | {"gamma": 0.95, "noise_scale": 0.2, "noise_final": 0.2}
+REACH = SMALL_CONTROL | {"gamma": 0.95, "noise_scale": 0.2}
 
 
 @pytest.mark.slow

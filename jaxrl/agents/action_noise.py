@@ -28,7 +28,7 @@ class ActionNoise(NamedTuple):
 
     init_memory: Callable[[int], PyTree]
     add: Callable[[Key, Array, PyTree, Array], tuple[Array, PyTree]]
-    scale: Callable[[Array], Array]
+    scale: Callable[[Array], Array | float]
 
 
 def make_action_noise(
@@ -40,7 +40,7 @@ def make_action_noise(
     schedule: str = "linear",
     theta: Array | float = 0.15,
 ) -> ActionNoise:
-    """Noise by its name, whose standard deviation decays.
+    """Noise by its name, whose standard deviation may decay.
 
     Args:
       owner: the agent, for the error's text.
@@ -48,7 +48,7 @@ def make_action_noise(
       scale: standard deviation at the first step, >= 0; that of Ornstein-Uhlenbeck noise is reached after some steps
         of an episode.
       final: the same once it has decayed, >= 0; above 0 where the schedule is exponential.
-      decay_steps: environment steps over which it goes from the one to the other, at least 1.
+      decay_steps: environment steps over which it goes from the one to the other; 0 keeps it constant.
       schedule: linear, or exponential: at each step by the same factor.
       theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
 
@@ -60,9 +60,11 @@ def make_action_noise(
     exponential = schedule == "exponential"
     checks.number(owner, 0, open_low=exponential, noise_scale=scale, noise_final=final)
     checks.number(owner, 0, 1, open_low=True, noise_theta=theta)
-    checks.integer(owner, noise_decay_steps=decay_steps)
+    checks.integer(owner, 0, noise_decay_steps=decay_steps)
 
-    def scale_at(step: Array) -> Array:
+    def scale_at(step: Array) -> Array | float:
+        if decay_steps == 0:
+            return scale
         done = jnp.minimum(step / decay_steps, 1.0)
         return scale * (final / scale) ** done if exponential else scale + done * (final - scale)
 

@@ -19,5 +19,6 @@ E[grad_a Q(s, a) grad_theta mu(s)], a = mu(s) (equations 4 to 6).""",
     noise="ornstein_uhlenbeck",
     noise_scale=0.4,
     noise_final=0.1,
+    noise_decay_steps=100_000,
     random_warmup=False,
 )

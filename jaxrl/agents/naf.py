@@ -104,7 +104,7 @@ def naf(
       noise_scale: the noise's standard deviation at the first step, >= 0, where [-1, 1] are the bounds; that of
         Ornstein-Uhlenbeck noise is reached after some steps of an episode.
       noise_final: the same once it has decayed, >= 0.
-      noise_decay_steps: environment steps over which it goes linearly from the one to the other.
+      noise_decay_steps: environment steps over which it goes linearly from the one to the other; 0 keeps it constant.
       noise_theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
       experience: what is learnt from, and when.
       target_update_every: environment steps between updates of the target network.

@@ -43,7 +43,7 @@ def td3(
     noise: str = "gaussian",
     noise_scale: float = 0.1,
     noise_final: float = 0.1,
-    noise_decay_steps: int = 100_000,
+    noise_decay_steps: int = 0,
     noise_schedule: str = "linear",
     noise_theta: float = 0.15,
     random_warmup: bool = True,
@@ -72,7 +72,7 @@ def td3(
       noise: of exploring, added to the policy's actions: gaussian or ornstein_uhlenbeck.
       noise_scale: its standard deviation at the first step, >= 0.
       noise_final: the same once it has decayed, >= 0.
-      noise_decay_steps: environment steps over which it goes from the one to the other.
+      noise_decay_steps: environment steps over which it goes from the one to the other; 0 keeps it constant.
       noise_schedule: how: linear or exponential.
       noise_theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
       random_warmup: whether actions are drawn uniformly during the warm-up.

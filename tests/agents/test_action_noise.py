@@ -19,6 +19,12 @@ def test_linear():
     np.testing.assert_allclose(found, [0.9, 0.75, 0.6, 0.3, 0.3, 0.3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "exponential"])
+def test_no_decay(schedule):
+    noise = make_action_noise("owner", "gaussian", 0.9, 0.3, 0, schedule)
+    assert [noise.scale(jnp.int32(step)) for step in (0, 1, 10**9)] == [0.9] * 3
+
+
 def test_exponential():
     """A variance of 3 that each step multiplies by 0.9998, over 40 000 steps: the deviation by its square root."""
     last = np.sqrt(3.0) * 0.9998 ** (40_000 / 2)
@@ -99,7 +105,7 @@ def test_an_episodes_end_puts_the_memory_back():
         (("gaussian", -0.1, 0.1, 10), r"noise_scale=-0.1 is not accepted; it must be a number in \[0"),
         (("gaussian", 0.1, -0.1, 10), "noise_final=-0.1 is not accepted"),
         (("gaussian", 0.1, 0.0, 10, "exponential"), r"noise_final=0.0 is not accepted; it must be a number in \(0"),
-        (("gaussian", 0.1, 0.1, 0), "noise_decay_steps=0 is not accepted"),
+        (("gaussian", 0.1, 0.1, -1), "noise_decay_steps=-1 is not accepted"),
         (("gaussian", 0.1, 0.1, 10, "cosine"), "noise_schedule='cosine' is not accepted"),
         (("gaussian", 0.1, 0.1, 10, "linear", 0.0), "noise_theta=0.0 is not accepted"),
         (("gaussian", 0.1, 0.1, 10, "linear", 1.1), "noise_theta=1.1 is not accepted"),

@@ -306,7 +306,7 @@ def test_what_was_done_is_what_is_learnt():
         {"noise": "pink"},
         {"noise_scale": -0.1},
         {"noise_final": -1.0},
-        {"noise_decay_steps": 0},
+        {"noise_decay_steps": -1},
         {"noise_theta": 0.0},
         {"noise_theta": 1.5},
         {"replay": "newest"},

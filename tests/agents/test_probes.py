@@ -247,7 +247,7 @@ ROWS = {
     ),
     "naf": Row(naf(**SHARED, **NAF), 4_000, TORQUE, naf_value),
     "ddpg": Row(ddpg(**CONTROL), 4_000, TORQUE, deterministic_value),
-    "td3": Row(td3(**CONTROL, noise_scale=0.3, noise_final=0.3), 6_000, TORQUE, deterministic_value),
+    "td3": Row(td3(**CONTROL, noise_scale=0.3), 6_000, TORQUE, deterministic_value),
     # Where no action is better than another the temperature falls, and what the entropy adds to the values with it.
     "sac": Row(sac(**CONTROL, temperature_learning_rate=0.02), 4_000, TORQUE, soft_value),
     "sac_v1": Row(sac_v1(**CONTROL, **COLD, value_learning_rate=0.01), 6_000, TORQUE, state_value),

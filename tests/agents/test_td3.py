@@ -15,7 +15,7 @@ from jaxrl.types import Discrete, box
 RATES = {"actor_learning_rate": 0.02, "critic_learning_rate": 0.03, "tau": 0.3}
 STEPS = 5  # gradient steps of each update, the fifth to the ninth
 BARE = {"num_critics": 1, "policy_delay": 1, "target_update_every": 1, "target_noise": 0.0, "random_warmup": False}
-BARE |= {"noise": "ornstein_uhlenbeck", "noise_scale": 0.4}
+BARE |= {"noise": "ornstein_uhlenbeck", "noise_scale": 0.4, "noise_decay_steps": 100_000}
 ONLY = {  # one of TD3's changes each
     "twin": {"num_critics": 2},
     "smoothing": {"target_noise": 0.8, "target_noise_clip": 0.5},
