@@ -32,16 +32,23 @@ def use_devices(
       threads: that these share; 0 is one for each device if the agent's operations are small, else one for each core.
 
     Returns:
-      the numbers of devices and of threads asked for.
+      the numbers of devices and of threads; those that there are, if JAX has begun and none were given.
 
     Raises:
-      JaxrlError: for a negative number, or another number of devices than JAX has begun with.
+      JaxrlError: for a negative number; or for any that was given, where JAX has begun with other devices than asked.
     """
     cores = len(os.sched_getaffinity(0))
     chosen_devices = devices or max(1, min(cores, num_rows))
     small = largest_product(make_agent, hyper_parameters) <= SMALL_PRODUCT
     chosen_threads = threads or (chosen_devices if small else max(cores, chosen_devices))
-    ask_for(chosen_devices, chosen_threads)
+    try:
+        ask_for(chosen_devices, chosen_threads)
+    except JaxrlError:
+        if devices or threads:
+            raise
+        import jax
+
+        return jax.device_count(), num_threads()
     return chosen_devices, chosen_threads
 
 
@@ -52,11 +59,11 @@ def ask_for(devices: int, threads: int):
             raise JaxrlError(f"--{name} {number} is not accepted; it must be 0, which chooses, or more")
     import jax
 
-    os.environ[THREADS] = str(threads)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # only where something in the same process has used JAX already
         raise JaxrlError(f"--devices {devices} is not accepted; {error}") from error
+    os.environ[THREADS] = str(threads)
 
 
 def num_threads() -> int:

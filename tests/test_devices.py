@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from jaxrl import devices
@@ -75,6 +76,15 @@ def test_what_is_refused(name, numbers):
     before = os.environ.get("PJRT_NPROC")
     with pytest.raises(JaxrlError, match=rf"--{name} -\d is not accepted; it must be 0, which chooses, or more"):
         devices.use_devices(constructor("dqn"), {}, 1, *numbers)
+    assert os.environ.get("PJRT_NPROC") == before
+
+
+def test_jax_that_has_begun_keeps_its_devices(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    number, before = jax.device_count(), os.environ.get("PJRT_NPROC")
+    assert devices.use_devices(constructor("dqn"), {}, 1) == (number, int(before or 1))
+    with pytest.raises(JaxrlError, match=f"--devices {number + 1} is not accepted; .* before backends"):
+        devices.use_devices(constructor("dqn"), {}, 1, number + 1)
     assert os.environ.get("PJRT_NPROC") == before
 
 

@@ -424,7 +424,7 @@ def test_the_command_line(tmp_path, capsys):
         *("train", "dqn", "--env", "gymnasium/host_worlds:Fragile-v0", "--num-steps", "400", "--seeds", "2"),
         *("--env-params", f"file={trap}", "at=50", "--hidden-sizes", "8", "--batch-size", "8", "--warmup-steps", "50"),
         *("--replay-size", "200", "--eval-episodes", "2", "--log-every", "20", "--eval-every", "200"),
-        *("--devices", "2", "--out", str(out)),
+        *("--out", str(out)),
     ]
     assert cli.main(words) == 1
     error = capsys.readouterr().err
