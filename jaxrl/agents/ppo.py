@@ -70,7 +70,9 @@ def ppo(
 
     With `kl_coef`, a penalty on the divergence from the policy that acted stands beside the clip (equation 8), or in
     its place if clip_eps is large. Its coefficient begins with that value, is halved after an update whose divergence
-    was below kl_target / 1.5, and doubled after one above 1.5 kl_target (section 4).
+    was below kl_target / 1.5, and doubled after one above 1.5 kl_target (section 4). That is the divergence of the
+    policy after the update from the one that acted, estimated on the actions taken as in the penalty itself: it costs
+    one more evaluation of the policy over the trajectory, and is defined for every policy, with a memory too.
 
     Args:
       learning_rate: Adam's step size, > 0.
@@ -108,8 +110,8 @@ def ppo(
 
     Returns:
       an `Agent`; its metrics are policy_loss, value_loss, entropy, approx_kl and clip_fraction, means over the update's
-      minibatches; explained_variance, of the values before the update, at least -1; and kl_coef where there is a
-      penalty.
+      minibatches, each before its gradient step; explained_variance, of the values before the update, at least -1; and
+      where there is a penalty, kl_coef, and update_kl, the divergence after the update that the coefficient follows.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -157,7 +159,7 @@ def ppo(
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
         policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()  # equation 7
-        kl = (ratio - 1 - log_ratio).mean()  # its mean over the old policy's actions is the divergence
+        kl = divergence(log_ratio)
         value_error = jnp.square(value - batch.target)
         if clip_value_loss:
             near = batch.value + jnp.clip(value - batch.value, -clip_eps, clip_eps)
@@ -190,14 +192,36 @@ def ppo(
 
         carry = (params, state.opt_state, jnp.bool(True) if limited else ())
         (params, opt_state, _), metrics = scan_minibatches(learn, carry, data, key, **sizes)
-        last_kl = metrics["approx_kl"][-num_minibatches:].mean()
         metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
         penalty = state.kl_coef
         if penalized:
-            metrics["kl_coef"] = penalty
-            factor = jnp.where(last_kl < kl_target / 1.5, 0.5, jnp.where(last_kl > kl_target * 1.5, 2.0, 1.0))
-            penalty = jnp.clip(penalty * factor, 1e-6, 1e6)  # within what a float can come back from
+            policy, _ = policy_and_value(network(state.spec), params, data)
+            kl = divergence(policy.log_prob(data.action) - data.log_prob)
+            metrics |= {"kl_coef": penalty, "update_kl": kl}
+            penalty = adapted(penalty, kl, kl_target)
         return PPOState(state.spec, params, opt_state, scale, penalty), metrics
 
     agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="ppo")
     return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
+
+
+def divergence(log_ratio: Array) -> Array:
+    """KL(old || new), estimated as the mean of `r - 1 - log r` over the old policy's actions, with r = new / old.
+
+    No term is below 0, and where the policies are near each other it varies far less than the mean of `-log r`.
+
+    Args:
+      log_ratio: log r of each action, `[...]`.
+    """
+    return (jnp.exp(log_ratio) - 1 - log_ratio).mean()
+
+
+def adapted(penalty: Array, kl: Array, target: Array | float) -> Array:
+    """The penalty's coefficient after an update of this divergence (Schulman et al. 2017, section 4); 0 stays 0.
+
+    >>> [float(adapted(jnp.float32(1.0), kl, 0.01)) for kl in (0.005, 0.01, 0.02)]
+    [0.5, 1.0, 2.0]
+    """
+    factor = jnp.where(kl < target / 1.5, 0.5, jnp.where(kl > target * 1.5, 2.0, 1.0))
+    bounded = jnp.clip(penalty * factor, 1e-6, 1e6)  # within what a float can come back from
+    return jnp.where(penalty == 0, 0.0, bounded)

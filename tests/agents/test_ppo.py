@@ -65,6 +65,7 @@ def reference_update(params, rows, case):
     metrics["explained_variance"] = 1 - np.var(targets - values) / np.var(targets)
     if "kl_coef" in case:
         metrics["kl_coef"] = case["kl_coef"]
+        metrics["update_kl"] = objective(unflat(vector), data, case)[1]["approx_kl"]  # by the parameters after it
     return metrics, vector
 
 
@@ -224,44 +225,94 @@ def test_the_annealed_learning_rate(epochs):
 
 @pytest.fixture(scope="module")
 def divergences():
-    """Updates from one fake trajectory: parameters and coefficient after, by name."""
+    """Updates from one fake trajectory, one row for each of `CASES_OF_KL`, out of one compiled call.
+
+    Returns the parameters before and the trajectory; and for each row the parameters after, the coefficient after, and
+    the metrics.
+    """
     state = agent_of("neither").init(jax.random.key(0), DISCRETE)
     _, unflat = flat(state.params)
-    params = unflat(flat(state.params)[0])
-    trajectory = fake_trajectory("discrete", lambda obs, action: log_prob_and_entropy(params, obs, action)[0], 0.0)
-    cases = {
-        "one epoch": {"num_epochs": 1},
-        "limited": {"max_kl": 1e-9},
-        "unlimited": {},
-        "far": {"kl_coef": 0.5, "kl_target": 1e-6},
-        "near": {"kl_coef": 0.5, "kl_target": 1e3},
-    }
-    shared = {"learning_rate": 0.01, "num_epochs": 3}
+    before = unflat(flat(state.params)[0])
+    trajectory = fake_trajectory("discrete", lambda obs, action: log_prob_and_entropy(before, obs, action)[0], 0.0)
 
-    def update(changes, trajectory):
-        agent = agent_of("neither", **(shared | changes))
+    def update(num_epochs, arguments, trajectory):
+        agent = agent_of("neither", num_epochs=num_epochs, learning_rate=0.1, max_grad_norm=100.0, **arguments)
         state = agent.init(jax.random.key(0), DISCRETE)
         after, metrics = agent.update(state, trajectory, jax.random.key(0), jnp.int32(0))
-        return jax.tree.leaves(after.params), after.kl_coef, metrics["approx_kl"]
+        return after.params, after.kl_coef, metrics
 
-    run = jax.jit(lambda trajectory: {name: update(changes, trajectory) for name, changes in cases.items()})
-    return jax.device_get(run(trajectory))
+    def run(rows, trajectory):
+        traced = {
+            epochs: jax.vmap(lambda row, epochs=epochs: update(epochs, row, trajectory))(rows) for epochs in (1, 3)
+        }
+        return traced, {epochs: update(epochs, {}, trajectory) for epochs in (1, 3)}
+
+    keys = ("kl_coef", "kl_target", "max_kl")
+    rows = dict(zip(keys, np.array(list(CASES_OF_KL.values()), np.float32).T, strict=True))
+    traced, plain = jax.device_get(jax.jit(run)(rows, trajectory))
+    found = {
+        (name, epochs): jax.tree.map(lambda x, row=row: x[row], traced[epochs])
+        for epochs in traced
+        for row, name in enumerate(CASES_OF_KL)
+    }
+    return before, trajectory, found, plain
+
+
+# Of an update with one epoch and with three: kl_coef, kl_target and max_kl. The divergence after one epoch is
+# DIVERGENCE whatever kl_target is, since the penalty has no slope where the policies are the same.
+DIVERGENCE = 0.01548
+CASES_OF_KL = {
+    "off": (0.0, 1e-3, 0.0),
+    "limited": (0.0, 1e-3, 1e-9),
+    "far above": (0.5, DIVERGENCE / 1.55, 0.0),
+    "just above": (0.5, DIVERGENCE / 1.45, 0.0),
+    "just below": (0.5, DIVERGENCE * 1.45, 0.0),
+    "far below": (0.5, DIVERGENCE * 1.55, 0.0),
+}
 
 
 def test_a_limit_ends_the_update(divergences):
     """The first epoch begins at a divergence of 0 and goes through; what comes after it does not."""
-    for one, limited, all_three in zip(
-        *(divergences[k][0] for k in ("one epoch", "limited", "unlimited")), strict=True
-    ):
-        np.testing.assert_allclose(one, limited, atol=1e-7)
-        assert np.abs(one - all_three).max() > 1e-3
+    _, _, found, _ = divergences
+    one, limited, all_three = (flat(found[case][0])[0] for case in (("off", 1), ("limited", 3), ("off", 3)))
+    np.testing.assert_allclose(one, limited, atol=1e-7)
+    assert np.abs(one - all_three).max() > 1e-3
 
 
-def test_the_penalty_adapts(divergences):
-    """Section 4: doubled where the policy went 1.5 times too far, halved where it went less than two thirds as far."""
-    assert divergences["far"][1] == 1.0
-    assert divergences["near"][1] == 0.25
-    assert divergences["far"][2] > 1e-5
+def sampled_divergence(before, after, trajectory):
+    """The mean of r - 1 - log r over the actions taken, in float64."""
+    obs, action = np.asarray(trajectory.obs, np.float64), trajectory.extras["policy_action"]
+    log_ratio = log_prob_and_entropy(after, obs, action)[0] - log_prob_and_entropy(before, obs, action)[0]
+    return np.mean(np.exp(log_ratio) - 1 - log_ratio)
+
+
+def test_the_penalty_follows_the_divergence_of_the_update(divergences):
+    """Section 4: doubled where the policy went 1.5 times too far, halved where it went less than two thirds as far.
+
+    With one epoch of one minibatch too, where the divergence before the only gradient step is 0.
+    """
+    before, trajectory, found, _ = divergences
+    for (name, epochs), (params, coefficient, metrics) in found.items():
+        _, unflat = flat(params)
+        kl = sampled_divergence(before, unflat(flat(params)[0]), trajectory)
+        np.testing.assert_allclose(metrics["update_kl"], kl, rtol=2e-3, err_msg=f"{name}, {epochs}")
+        first, target, _ = CASES_OF_KL[name]
+        factor = 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
+        assert metrics["kl_coef"] == first
+        assert coefficient == first * factor, (name, epochs)
+    assert [float(found[name, 1][1]) for name in list(CASES_OF_KL)[2:]] == [1.0, 0.5, 0.5, 0.25]
+    assert abs(found["far above", 1][2]["approx_kl"]) < 1e-7
+
+
+def test_a_traced_0_is_no_penalty_and_no_limit(divergences):
+    """As a sweep traces it, with 0 among its values: the coefficient stays 0, and the update is the one without."""
+    _, _, found, plain = divergences
+    for epochs in (1, 3):
+        params, coefficient, metrics = found["off", epochs]
+        assert coefficient == 0
+        np.testing.assert_allclose(flat(params)[0], flat(plain[epochs][0])[0], atol=1e-6)
+        for name, value in plain[epochs][2].items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 # ---------------------------------------------------------------- memory
