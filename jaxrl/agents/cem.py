@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents.optimizer import annealed
-from jaxrl.agents.parameter_search import Search, candidate_scores, check_candidates, make_search
+from jaxrl.agents.parameter_search import Search, candidate_scores, check_candidates, make_search, score_metrics
 from jaxrl.networks.actor_critic import check_network
 from jaxrl.normalize import normalize_observations as with_normalized_observations
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
@@ -40,20 +40,21 @@ def refit(population: Array, scores: Array, num_elites: int, noise: Array | floa
 
     Args:
       population: candidates w, `[C, P]`.
-      scores: `[C]`; of equal ones the first are taken.
-      num_elites: E, how many candidates of the highest scores count, from 1 to C.
+      scores: `[C]`; of equal ones the first are taken, and one that is not finite never is: its candidate has failed.
+      num_elites: E, how many candidates of the highest scores count, from 1 to C; fewer where fewer scores are finite.
       noise: the added variance, >= 0.
 
     Returns:
-      mean and std, `[P]` each, and the elites' mean score.
+      mean and std, `[P]` each, and the elites' mean score; NaN where no score is finite.
 
     >>> mean, std, score = refit(jnp.array([[0.0], [2.0], [4.0]]), jnp.array([1.0, 5.0, 3.0]), 2, 0.0)
     >>> mean.tolist(), std.tolist(), score.item()
     ([3.0], [1.0], 4.0)
     """
-    best, rows = jax.lax.top_k(scores, num_elites)
-    elites = population[rows]
-    return elites.mean(axis=0), jnp.sqrt(elites.var(axis=0) + noise), best.mean()
+    best, rows = jax.lax.top_k(jnp.where(jnp.isfinite(scores), scores, -jnp.inf), num_elites)
+    elites, count = population[rows], jnp.isfinite(best)
+    mean, var = (moment(elites, axis=0, where=count[:, None]) for moment in (jnp.mean, jnp.var))
+    return mean, jnp.sqrt(var + noise), best.mean(where=count)
 
 
 def cem(
@@ -76,7 +77,8 @@ def cem(
     of its environments. Its score is the mean return of its whole episodes; the first episode counts even if it has
     not ended, so rollout_length is best an episode's longest. The Gaussian is then fitted to the elites, the candidates
     of the highest scores (Rubinstein 1999; de Boer et al. 2005, section 5), and a variance `noise` is added, lest it
-    narrows too early (Szita and Lorincz 2006):
+    narrows too early (Szita and Lorincz 2006). A candidate whose score is not finite is no elite, and where none has a
+    finite score the Gaussian stays:
 
     ```
     mean' = mean of the elites
@@ -103,8 +105,9 @@ def cem(
       normalize_observations: whether observations are scaled by their running mean and standard deviation.
 
     Returns:
-      an `Agent`; its metrics are return_mean and return_max over the candidates, elite_return, the mean over the
-      elites, std, the mean over the parameters, and noise, the variance that was added.
+      an `Agent`; its metrics are return_mean and return_max over the candidates, num_failed, how many of these had no
+      finite score and are left out, elite_return, the mean over the elites, std, the mean over the parameters, and
+      noise, the variance that was added.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -145,9 +148,9 @@ def cem(
         scores = candidate_scores(trajectory, num_candidates)
         added = noise * annealed(step + num_envs * rollout_length, noise_decay_steps)
         mean, std, elite_return = refit(state.population, scores, num_elites, added)
-        metrics = {
-            "return_mean": scores.mean(),
-            "return_max": scores.max(),
+        known = jnp.isfinite(scores).any()
+        mean, std = jnp.where(known, mean, state.mean), jnp.where(known, std, state.std)
+        metrics = score_metrics(scores) | {
             "elite_return": elite_return,
             "std": std.mean(),
             "noise": jnp.float32(added),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.agents.parameter_search import Search, candidate_scores, check_candidates, make_search
+from jaxrl.agents.parameter_search import Search, candidate_scores, check_candidates, make_search, score_metrics
 from jaxrl.networks.actor_critic import check_network
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -50,9 +50,10 @@ def hill_climbing(
     noise, and acts for rollout_length steps in each of its environments. Its score is the mean return of its whole
     episodes; the first episode counts even if it has not ended. The best candidate becomes the incumbent if its score
     is at least the incumbent's, which is not tried again: where returns have a ceiling, one that reached it by luck
-    would else stay for good. The noise is divided by `noise_factor` after such a success, for a closer look, and
-    multiplied by it after a failure, for a wider one, within its bounds. That is "adaptive noise scaling", as courses
-    teach it (Udacity's Deep Reinforcement Learning Nanodegree, 2018); it is no published algorithm.
+    would else stay for good. A candidate whose score is not finite is never the best. The noise is divided by
+    `noise_factor` after such a success, for a closer look, and multiplied by it after a failure, for a wider one,
+    within its bounds. That is "adaptive noise scaling", as courses teach it (Udacity's Deep Reinforcement Learning
+    Nanodegree, 2018); it is no published algorithm.
 
     Args:
       noise: standard deviation of the first candidates about the network's initial parameters; between the bounds.
@@ -68,8 +69,9 @@ def hill_climbing(
       torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
-      an `Agent`; its metrics are return_mean and return_max over the candidates, best_return, the incumbent's score,
-      improved, 1 where there is a new incumbent and else 0, and noise, the standard deviation of the next candidates.
+      an `Agent`; its metrics are return_mean and return_max over the candidates, num_failed, how many of these had no
+      finite score and are left out, best_return, the incumbent's score, improved, 1 where there is a new incumbent and
+      else 0, and noise, the standard deviation of the next candidates.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
@@ -104,14 +106,14 @@ def hill_climbing(
         state: HillClimbingState, trajectory: Transition, key: Key, step: Array
     ) -> tuple[HillClimbingState, Metrics]:
         scores = candidate_scores(trajectory, num_candidates)
-        improved = scores.max() >= state.score
-        best = jnp.where(improved, state.population[scores.argmax()], state.best)
-        score = jnp.where(improved, scores.max(), state.score)
+        finite = jnp.isfinite(scores)
+        usable = jnp.where(finite, scores, -jnp.inf)
+        improved = finite.any() & (usable.max() >= state.score)
+        best = jnp.where(improved, state.population[usable.argmax()], state.best)
+        score = jnp.where(improved, usable.max(), state.score)
         scale = jnp.where(improved, state.noise / noise_factor, state.noise * noise_factor)
         scale = jnp.clip(scale, noise_min, noise_max)
-        metrics = {
-            "return_mean": scores.mean(),
-            "return_max": scores.max(),
+        metrics = score_metrics(scores) | {
             "best_return": score,
             "improved": improved.astype(jnp.float32),
             "noise": scale,

@@ -15,7 +15,7 @@ from jaxrl.agents.action_scale import to_action_space
 from jaxrl.agents.episodes import mean_returns
 from jaxrl.networks.actor_critic import check_policy
 from jaxrl.networks.torsos import make_torso, orthogonal
-from jaxrl.types import Array, Discrete, Key, Space, Spec, Transition
+from jaxrl.types import Array, Discrete, Key, Metrics, Space, Spec, Transition
 
 
 class DeterministicPolicy(nn.Module):
@@ -71,6 +71,21 @@ def make_search(owner: str, spec: Spec, torso: str, hidden_sizes: tuple[int, ...
 def candidate_scores(trajectory: Transition, num_candidates: int) -> Array:
     """The mean return of each candidate's whole episodes, `[C]`: over its environments the mean of each one's mean."""
     return mean_returns(trajectory).reshape(num_candidates, -1).mean(axis=1)
+
+
+def score_metrics(scores: Array) -> Metrics:
+    """What is reported of the candidates' scores `[C]`: of the finite ones mean and maximum, and how many are not.
+
+    >>> report = score_metrics(jnp.array([1.0, 5.0, jnp.nan]))
+    >>> {name: value.item() for name, value in report.items()}
+    {'return_mean': 3.0, 'return_max': 5.0, 'num_failed': 1.0}
+    """
+    finite = jnp.isfinite(scores)
+    return {
+        "return_mean": scores.mean(where=finite),
+        "return_max": scores.max(where=finite, initial=-jnp.inf),
+        "num_failed": jnp.sum(~finite, dtype=jnp.float32),
+    }
 
 
 def check_candidates(owner: str, num_envs: int, envs_per_candidate: int, rollout_length: int) -> int:

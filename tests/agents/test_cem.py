@@ -61,6 +61,36 @@ def test_refit_against_numpy(num_elites):
     np.testing.assert_allclose(score, 70 - 10 * np.arange(1, num_elites + 1).mean())
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_candidate_without_a_finite_score_is_no_elite(bad):
+    """By hand: of the scores 1, 5 and 3 the elites are the last two, at 2 and 4, whatever the one at 100 has."""
+    population = jnp.array([[0.0], [2.0], [4.0], [100.0]])
+    fit = jax.jit(refit, static_argnums=2)
+    mean, std, score = fit(population, jnp.array([1.0, 5.0, 3.0, bad]), 2, 0.0)
+    assert (float(mean[0]), float(std[0]), float(score)) == (3.0, 1.0, 4.0)
+    # Fewer finite scores than elites: those that there are.
+    mean, std, score = fit(population, jnp.array([bad, 5.0, bad, bad]), 2, 0.25)
+    assert (float(mean[0]), float(std[0]), float(score)) == (2.0, 0.5, 5.0)
+    assert np.isnan(fit(population, jnp.full(4, bad), 2, 0.0)[0]).all()
+
+
+def test_a_population_that_fails():
+    """One candidate that fails is counted and left out; where all do, the Gaussian stays, and a metric shows it."""
+    agent = cem(num_elites=2, num_envs=4, rollout_length=3)
+    before = agent.init(jax.random.key(0), DISCRETE)
+    update = jax.jit(lambda trajectory: agent.update(before, trajectory, jax.random.key(1), jnp.int32(0)))
+    after, metrics = update(rewarded([3.0, np.nan, 1.0, 2.0]))
+    np.testing.assert_allclose(after.mean, before.population[jnp.array([0, 3])].mean(axis=0), rtol=1e-5, atol=1e-7)
+    found = {name: float(metrics[name]) for name in ("return_mean", "return_max", "num_failed", "elite_return")}
+    assert found == {"return_mean": 2.0, "return_max": 3.0, "num_failed": 1.0, "elite_return": 2.5}
+    after, metrics = update(rewarded([np.nan] * 4))
+    np.testing.assert_array_equal(after.mean, before.mean)
+    np.testing.assert_array_equal(after.std, before.std)
+    assert np.isfinite(after.population).all()
+    assert metrics["num_failed"] == 4
+    assert np.isnan(metrics["return_mean"])
+
+
 UPDATES = {
     # arguments, step, and the added variance: it is that of the step at which the new population acts
     "plain": ({}, 0, 0.0),
@@ -96,6 +126,7 @@ def test_cem_update(cem_updates, name):
     np.testing.assert_allclose(after.mean, elites.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after.std, np.sqrt(elites.var(axis=0) + noise), rtol=1e-4, atol=1e-6)
     expected = {"return_mean": 4, "return_max": 8, "elite_return": 6, "std": after.std.mean(), "noise": noise}
+    expected["num_failed"] = 0
     assert set(metrics) == set(expected)
     for metric, value in expected.items():
         assert metrics[metric].dtype == np.float32
@@ -129,7 +160,7 @@ def test_a_large_population_has_the_mean_and_std():
 
 
 def test_hill_climbing_accepts_and_rejects():
-    """Five updates of the same compiled function, whose scores are given."""
+    """Updates of the same compiled function, whose scores are given."""
     agent = hill_climbing(
         noise=0.5, noise_min=0.2, noise_max=1.2, noise_factor=2.0, num_envs=6, envs_per_candidate=2, rollout_length=3
     )
@@ -145,16 +176,29 @@ def test_hill_climbing_accepts_and_rejects():
         ([2.0, -9.0, 1.0], None, 3.0, 0.4),
         ([2.0, -9.0, 1.0], None, 3.0, 0.8),
         ([2.0, -9.0, 1.0], None, 3.0, 1.2),  # 1.6 is above the most
+        ([np.nan, 4.0, 3.5], 1, 4.0, 0.6),  # who fails is left out
+        ([np.nan, -9.0, np.inf], None, 4.0, 1.2),
+        ([np.nan, np.nan, np.nan], None, 4.0, 1.2),
     ]
     for turn, (returns, who, score, noise) in enumerate(turns):
         trajectory = rewarded(np.array(returns).repeat(2) + np.array([1.0, -1.0] * 3))
         after, metrics = update(state, trajectory, jax.random.key(turn), jnp.int32(0))
         np.testing.assert_array_equal(after.best, state.best if who is None else state.population[who])
         found = {name: float(value) for name, value in metrics.items()}
-        expected = {"return_mean": np.mean(returns), "return_max": max(returns), "best_return": score}
-        assert found == pytest.approx(expected | {"improved": float(who is not None), "noise": noise})
+        finite = [x for x in returns if np.isfinite(x)]
+        expected = {"return_mean": np.mean(finite or [np.nan]), "return_max": max(finite, default=-np.inf)}
+        expected |= {"best_return": score, "num_failed": 3 - len(finite), "improved": float(who is not None)}
+        assert found == pytest.approx(expected | {"noise": noise}, nan_ok=True)
         assert (after.score, after.noise) == (score, pytest.approx(noise))
         state = after
+
+
+def test_hill_climbing_has_no_incumbent_before_a_finite_score():
+    agent = hill_climbing(num_envs=4, envs_per_candidate=2, rollout_length=3)
+    state = agent.init(jax.random.key(0), DISCRETE)
+    after, metrics = jax.jit(agent.update)(state, rewarded(np.full(4, np.nan)), jax.random.key(1), jnp.int32(0))
+    np.testing.assert_array_equal(after.best, state.best)
+    assert (after.score, metrics["improved"]) == (-np.inf, 0)
 
 
 def test_hill_climbing_tries_around_the_incumbent():
