@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxrl import checks, prng
+from jaxrl import checks, prng, sums
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree, Spec
 
 DEFAULT_MAX_STEPS = 10_000
@@ -57,9 +57,9 @@ def evaluate(
         keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + num_episodes)
         action, memory, _ = agent.act(state, memory, obs, keys[0], jnp.int32(0), explore=False)
         env_state, obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
-        returns = returns + jnp.where(finished, 0, outcome.reward)
+        returns = sums.add(returns, jnp.where(finished, 0, outcome.reward))
         return t + 1, memory, env_state, obs, returns, finished | outcome.terminated | outcome.truncated
 
     memory = agent.init_memory(num_episodes)
-    carry = (jnp.int32(0), memory, env_state, obs, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
-    return jax.lax.while_loop(unfinished, one_step, carry)[4]
+    carry = (jnp.int32(0), memory, env_state, obs, sums.nothing((num_episodes,)), jnp.zeros(num_episodes, bool))
+    return sums.value(jax.lax.while_loop(unfinished, one_step, carry)[4])

@@ -335,7 +335,7 @@ class Training:
         (seeds,) = self.functions["seeds"](state)
         obs = self.vector.reset(np.asarray(seeds)[: self.shape[0]].reshape(-1).tolist())
         self.obs, self.fresh = obs.reshape(*self.shape, *obs.shape[1:]), np.ones(self.shape, bool)
-        self.returns, self.lengths = np.zeros(self.shape, np.float32), np.zeros(self.shape, np.int32)
+        self.returns, self.lengths = np.zeros(self.shape), np.zeros(self.shape, np.int32)  # a long sum: float64
         self.action = None
 
     def _act(self, state: TrainState, step: int, t: int) -> Array:
@@ -353,7 +353,7 @@ class Training:
             self.action = None
             outcome = _step(self.vector, self.env.spec, action, self.shape)
             returns, lengths = self.returns + outcome.reward, self.lengths + 1
-            steps.append(Experience(*outcome[1:], returns, lengths))
+            steps.append(Experience(*outcome[1:], returns.astype(np.float32), lengths))
             self.obs, self.fresh = outcome.obs, outcome.terminated | outcome.truncated
             self.returns, self.lengths = np.where(self.fresh, 0, returns), np.where(self.fresh, 0, lengths)
         return Experience(*(self._up(np.stack(field, axis=1)) for field in zip(*steps, strict=True)))
@@ -422,7 +422,7 @@ def play(vector: HostVector, spec: Spec, act: Act, memory: PyTree, seeds: np.nda
     """
     obs = vector.reset(seeds.reshape(-1).tolist())
     obs = obs.reshape(*seeds.shape, *obs.shape[1:])
-    returns, finished = np.zeros(seeds.shape, np.float32), np.zeros(seeds.shape, bool)
+    returns, finished = np.zeros(seeds.shape), np.zeros(seeds.shape, bool)
     for t in range(max_steps):
         action, memory = act(memory, obs, t)
         outcome = _step(vector, spec, action, seeds.shape)
@@ -431,7 +431,7 @@ def play(vector: HostVector, spec: Spec, act: Act, memory: PyTree, seeds: np.nda
         finished = finished | outcome.terminated | outcome.truncated
         if finished.all():
             break
-    return returns
+    return returns.astype(np.float32)
 
 
 def _step(vector: HostVector, spec: Spec, action: Array, shape: tuple[int, int]) -> HostOutcome:

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import prng
+from jaxrl import prng, sums
 from jaxrl.checks import JaxrlError
 from jaxrl.envs.wrappers import episode_statistics
+from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
 
 
@@ -49,10 +50,14 @@ class TrainState(NamedTuple):
 
 
 class EpisodeSummary(NamedTuple):
-    """Sums and extremes over the episodes that ended in some span of training; each field is a scalar."""
+    """Sums and extremes over the episodes that ended in some span of training; each field is a scalar.
+
+    Counts are int32, as the steps of a run are, which they cannot exceed, and the sum of returns is compensated: what a
+    float32 cannot add, a long run loses.
+    """
 
     count: Array
-    return_sum: Array
+    return_sum: Sum
     return_min: Array
     return_max: Array
     length_sum: Array
@@ -178,7 +183,7 @@ def learn(
     bad = ~jnp.isfinite(sum(jax.tree.leaves(metrics), jnp.float32(0)))
     state = state._replace(
         agent=agent_state,
-        last_return=jnp.where(episodes.count > 0, episodes.return_sum / episodes.count, state.last_return),
+        last_return=jnp.where(episodes.count > 0, mean_return(episodes), state.last_return),
         first_bad_step=_mark(state.first_bad_step, bad, state.step),
     )
     return state, episodes, metrics
@@ -251,24 +256,24 @@ def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | i
     return state._replace(first_bad_step=checked_parameters(state)), interval_metrics(seen, updates)
 
 
-Seen = tuple[EpisodeSummary, Metrics]  # over the updates of an interval: the episodes that ended, and metrics' sums
+Seen = tuple[EpisodeSummary, dict[str, Sum]]  # over an interval's updates: the episodes that ended, and metrics' sums
 
 
 def nothing_seen(metrics: Metrics) -> Seen:
     """What an interval begins with; of the metrics only shapes and dtypes count."""
-    zero, inf = jnp.float32(0), jnp.float32(jnp.inf)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-    return EpisodeSummary(zero, zero, inf, -inf, zero, inf, -inf), zeros
+    zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
+    totals = {name: sums.nothing(x.shape, x.dtype) for name, x in metrics.items()}
+    return EpisodeSummary(zero, sums.nothing(), inf, -inf, zero, inf, -inf), totals
 
 
 def add(seen: Seen, episodes: EpisodeSummary, metrics: Metrics) -> Seen:
     """What was seen, with another update's."""
-    return merge(seen[0], episodes), jax.tree.map(jnp.add, seen[1], metrics)
+    return merge(seen[0], episodes), {name: sums.add(seen[1][name], x) for name, x in metrics.items()}
 
 
 def interval_metrics(seen: Seen, updates: Array | int) -> Metrics:
     """The metrics of an interval of so many updates, as `train_interval` returns them."""
-    return jax.tree.map(lambda x: x / updates, seen[1]) | episode_metrics(seen[0])
+    return {name: sums.value(total) / updates for name, total in seen[1].items()} | episode_metrics(seen[0])
 
 
 def checked_parameters(state: TrainState) -> Array:
@@ -282,23 +287,36 @@ def checked_parameters(state: TrainState) -> Array:
 def summarize(trajectory: Transition) -> EpisodeSummary:
     """Sums and extremes over the episodes that ended within a trajectory `[T, N, ...]`."""
     ended = trajectory.terminated | trajectory.truncated
-    returns = trajectory.extras["episode_return"]
-    lengths = trajectory.extras["episode_length"].astype(jnp.float32)
+    returns, lengths = trajectory.extras["episode_return"], trajectory.extras["episode_length"]
 
-    def over(x):
-        return (
-            jnp.sum(x, where=ended),
-            jnp.min(x, where=ended, initial=jnp.inf),
-            jnp.max(x, where=ended, initial=-jnp.inf),
-        )
+    def extremes(x):
+        return jnp.min(x, where=ended, initial=jnp.inf), jnp.max(x, where=ended, initial=-jnp.inf)
 
-    return EpisodeSummary(jnp.sum(ended, dtype=jnp.float32), *over(returns), *over(lengths))
+    return EpisodeSummary(
+        jnp.sum(ended, dtype=jnp.int32),
+        sums.add(sums.nothing(), jnp.sum(returns, where=ended)),
+        *extremes(returns),
+        jnp.sum(lengths, where=ended, dtype=jnp.int32),
+        *extremes(lengths.astype(jnp.float32)),
+    )
 
 
 def merge(a: EpisodeSummary, b: EpisodeSummary) -> EpisodeSummary:
     """The summary of two spans taken together."""
-    join = {"sum": jnp.add, "count": jnp.add, "min": jnp.minimum, "max": jnp.maximum}
-    return EpisodeSummary(*(join[name.split("_")[-1]](x, y) for name, x, y in zip(a._fields, a, b, strict=True)))
+    return EpisodeSummary(
+        a.count + b.count,
+        sums.add(sums.add(a.return_sum, b.return_sum.rest), b.return_sum.total),
+        jnp.minimum(a.return_min, b.return_min),
+        jnp.maximum(a.return_max, b.return_max),
+        a.length_sum + b.length_sum,
+        jnp.minimum(a.length_min, b.length_min),
+        jnp.maximum(a.length_max, b.length_max),
+    )
+
+
+def mean_return(episodes: EpisodeSummary) -> Array:
+    """The episodes' mean return; NaN where there are none."""
+    return sums.value(episodes.return_sum) / episodes.count
 
 
 def episode_metrics(episodes: EpisodeSummary) -> Metrics:
@@ -309,7 +327,7 @@ def episode_metrics(episodes: EpisodeSummary) -> Metrics:
 
     return {
         "episode_count": episodes.count,
-        "episode_return": known(episodes.return_sum / episodes.count),
+        "episode_return": known(mean_return(episodes)),
         "episode_return_min": known(episodes.return_min),
         "episode_return_max": known(episodes.return_max),
         "episode_length": known(episodes.length_sum / episodes.count),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import sums
 from jaxrl.checks import JaxrlError, number
 from jaxrl.replay import Replay, Sample
 from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Spec, Transition, box
@@ -21,16 +22,21 @@ class RunningStatistics(NamedTuple):
     """Mean and variance of all that was seen, per element.
 
     Attributes:
-      count: float32, shape `()`; the number of samples. In float32 it stops growing where a batch is less than about
-        1e-7 of it; from there on the statistics are an exponential average over that many batches.
+      count: int32, shape `()`; the number of samples, at most 2**31 - 1. From there on the statistics are an
+        exponential average over that many.
       mean: float32, `shape`.
       var: float32, `shape`; the population variance (divided by `count`), kept in place of a sum of squares so that it
         does not grow with the count.
+      mean_rest: float32, `shape`; what rounding has left out of `mean`. A batch that is a millionth of all samples
+        moves the mean by less than its last bit.
+      var_rest: float32, `shape`; the same of `var`.
     """
 
     count: Array
     mean: Array
     var: Array
+    mean_rest: Array | float = 0.0
+    var_rest: Array | float = 0.0
 
 
 class NormalizedState(NamedTuple):
@@ -77,8 +83,8 @@ def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
     Args:
       shape: the shape of one sample.
     """
-    dtype = jnp.float32
-    return RunningStatistics(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
+    zeros, ones = jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32)
+    return RunningStatistics(jnp.int32(0), zeros, ones, zeros, zeros)
 
 
 def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningStatistics:
@@ -87,11 +93,13 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     ```
     delta = mean_b - mean,  w = n_b / (n + n_b)
     mean' = mean + w * delta
-    var'  = (1 - w) * var + w * var_b + w * (1 - w) * delta^2
+    var'  = var + w * (var_b - var + (1 - w) * delta^2)
     ```
 
     Chan, Golub and LeVeque (1979), the parallel update, divided by the count. The batch's own moments come from two
-    passes with a correction, so a mean that is large beside the deviation costs no digits of the variance.
+    passes with a correction, so a mean that is large beside the deviation costs no digits of the variance; and both
+    sums are compensated, so that small batches count after many. A batch whose moments are not finite is left out: one
+    NaN would otherwise stay for good.
 
     Args:
       statistics: of samples of shape `[...]`.
@@ -106,9 +114,9 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     >>> statistics = update_statistics(init_statistics(()), jnp.array([1.0, 2.0]))
     >>> statistics = update_statistics(statistics, jnp.array([[3.0], [6.0]]))
     >>> statistics.count.item(), statistics.mean.item(), statistics.var.item()
-    (4.0, 3.0, 3.5)
+    (4, 3.0, 3.5)
     """
-    count, mean, var = statistics
+    count, mean, var, mean_rest, var_rest = statistics
     batch = jnp.asarray(batch, jnp.float32)
     chex.assert_shape(batch, (..., *mean.shape))
     leading = tuple(range(batch.ndim - mean.ndim))  # reduced where they are: reshaped, a sharded axis would be gathered
@@ -120,13 +128,17 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     correction = centred.mean(leading)
     batch_var = jnp.maximum(jnp.square(centred).mean(leading) - jnp.square(correction), 0.0)
 
-    delta = (rough_mean - mean) + correction
-    total = count + number_of
+    delta = (rough_mean - mean) + (correction - mean_rest)
+    total = jnp.minimum(count, np.int32(2**31 - 1) - number_of) + number_of
     weight = number_of / total
-    rest = count / total  # exactly 0 for the first batch, which 1 - weight could miss
-    return RunningStatistics(
-        total, mean + weight * delta, rest * var + weight * batch_var + weight * rest * jnp.square(delta)
-    )
+    mean, mean_rest = sums.add(sums.Sum(mean, mean_rest), weight * delta)
+    moved = weight * (batch_var - var + (1 - weight) * jnp.square(delta))
+    var, var_rest = sums.add(sums.Sum(var, var_rest), moved)
+    # Of the first batch exactly, however small it is beside the 1 that stands for nothing.
+    var, var_rest = jnp.where(count == 0, batch_var, jnp.maximum(var, 0.0)), jnp.where(count == 0, 0.0, var_rest)
+    new = RunningStatistics(total, mean, var, mean_rest, var_rest)
+    finite = jnp.all(jnp.isfinite(mean) & jnp.isfinite(var))
+    return jax.tree.map(lambda x, old: jnp.where(finite, x, old), new, statistics)
 
 
 def normalize(statistics: RunningStatistics, x: Array, clip: Array | float = 10.0) -> Array:

@@ -67,6 +67,21 @@ class Guess(gym.Env):
         return np.ones(1, np.float32), 1.0 if action == self.side else -1.0, True, False, {}
 
 
+class Heavy(gym.Env):
+    """Five steps, whose rewards are 2^24, to which a float32 cannot add the 1 of each of the others."""
+
+    observation_space = spaces.Box(0, 5, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.full(1, self.time, np.float32), 2.0**24 if self.time == 1 else 1.0, self.time == 5, False, {}
+
+
 class Chooser(gym.Env):
     """It returns the action as the observation and its sum as the reward; never ends."""
 
@@ -153,5 +168,6 @@ class Odd(gym.Env):
         return obs, 0.0, True, True, {}
 
 
-for world, limit in ((Counter, LIMIT), (Guess, None), (Chooser, None), (Fragile, 50), (Pictures, None), (Odd, None)):
+WORLDS = {Counter: LIMIT, Guess: None, Heavy: None, Chooser: None, Fragile: 50, Pictures: None, Odd: None}
+for world, limit in WORLDS.items():
     gym.register(f"{world.__name__}-v0", f"host_worlds:{world.__name__}", max_episode_steps=limit)

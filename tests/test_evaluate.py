@@ -103,3 +103,12 @@ def test_errors(bad):
     (name, value), *_ = bad.items()
     with pytest.raises(JaxrlError, match=rf"evaluate: {name}={value} is not accepted"):
         evaluate(jax.random.key(0), numbered(), jnp.int32(0), timed(), **({"num_episodes": 2} | bad))
+
+
+def test_a_long_episodes_return_is_its_rewards_sum():
+    """A million rewards of 0.1: added up one by one in float32 they are 100,958."""
+    spec = Spec("Endless", box(0, 1, (1,)), Discrete(100))
+    outcome = Outcome(jnp.float32(0.1), jnp.bool(False), jnp.bool(False), jnp.zeros(1), {})
+    env = Env(lambda key: ((), jnp.zeros(1)), lambda key, state, action: ((), jnp.zeros(1), outcome), spec)
+    run = jax.jit(lambda key: evaluate(key, numbered(), 0, env, 1, max_steps=1_000_000))
+    np.testing.assert_allclose(run(jax.random.key(0)), [1e6 * np.float64(np.float32(0.1))], rtol=2e-7)

@@ -169,6 +169,14 @@ def test_rewards_clipped_to_their_signs_and_returns_that_are_not():
     program.close()
 
 
+def test_returns_are_summed_beyond_what_a_float32_can_add():
+    program = compiled("gymnasium/Heavy-v0", seeds=1)
+    state, metrics = program.train(program.init(), 2)
+    assert metrics["episode_return"].tolist() == metrics["episode_return_max"].tolist() == [2**24 + 4]
+    assert program.evaluate(state).tolist() == [[2**24 + 4] * 3]
+    program.close()
+
+
 def test_seeds_are_apart_and_evaluations_others_at_another_step_and_draw():
     """The observation of `Guess` is drawn; the first action of an episode is 0, which is wrong half of the time."""
     program = compiled("gymnasium/Guess-v0", seeds=3, episodes=40)

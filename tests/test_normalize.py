@@ -71,7 +71,7 @@ def test_statistics_of_chunks_are_those_of_all(shape):
         assert statistics.count == len(everything)
         np.testing.assert_allclose(statistics.mean, everything.mean(0), 1e-5)
         np.testing.assert_allclose(statistics.var, everything.var(0), 1e-5, 1e-6)
-    assert all(x.dtype == jnp.float32 for x in statistics)
+    assert [x.dtype for x in statistics] == [jnp.int32] + [jnp.float32] * 4
 
 
 def test_statistics_by_hand():
@@ -107,6 +107,37 @@ def test_many_small_batches_keep_their_accuracy():
     assert statistics.count == chunks.size
     np.testing.assert_allclose(statistics.mean, chunks.mean(dtype=np.float64), 1e-4)
     np.testing.assert_allclose(statistics.var, chunks.var(dtype=np.float64), 1e-3)
+
+
+def test_samples_late_in_a_run_count_as_much_as_early_ones():
+    """After ten million samples of mean 1 and variance 1 as many follow, one by one, of mean 3 and variance 1/4.
+
+    Each moves the mean by 2e-7 at first, which is less than two of its last bits.
+    """
+    early = norm.init_statistics(())._replace(count=jnp.int32(10_000_000), mean=jnp.float32(1))
+    late = jax.jit(
+        lambda: jax.lax.fori_loop(
+            0, 10_000_000, lambda i, s: norm.update_statistics(s, 2.5 + jnp.float32(i % 2)[None]), early
+        )
+    )()
+    assert late.count == 20_000_000
+    np.testing.assert_allclose(late.mean, 2.0, rtol=1e-5)
+    np.testing.assert_allclose(late.var, (1 + 0.25) / 2 + 1, rtol=1e-5)
+
+
+def test_the_count_stays_where_an_int32_ends():
+    full = norm.init_statistics(())._replace(count=jnp.int32(2**31 - 3))
+    for _ in range(2):
+        full = update_statistics(full, jnp.full(8, 5.0))
+        assert full.count == 2**31 - 1
+    np.testing.assert_allclose(full.mean + full.mean_rest, 2 * 8 * 5 / 2**31, rtol=1e-5)
+
+
+def test_a_batch_that_is_not_finite_is_left_out():
+    statistics = update_statistics(norm.init_statistics((2,)), jnp.array([[1.0, 5.0], [3.0, 5.0]]))
+    for bad in (np.nan, np.inf, 1e30):  # the square of the last is not finite
+        after = update_statistics(statistics, jnp.array([[bad, 1.0], [2.0, 2.0]]))
+        jax.tree.map(np.testing.assert_array_equal, after, statistics)
 
 
 def test_nothing_seen_changes_nothing_but_clips():

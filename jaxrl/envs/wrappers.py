@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, sums
 from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, box
 
 MAX_ACTIONS = 4096
@@ -34,10 +34,10 @@ class FrameStackState(NamedTuple):
 
 
 class EpisodeStatisticsState(NamedTuple):
-    """The wrapped environment's state, and the running episode's return (float32) and length (int32)."""
+    """The wrapped environment's state, and the running episode's return (a compensated sum) and length (int32)."""
 
     env: PyTree
-    episode_return: Array
+    episode_return: sums.Sum
     episode_length: Array
 
 
@@ -262,14 +262,14 @@ def episode_statistics(env: Env) -> Env:
 
     def reset(key: Key) -> tuple[EpisodeStatisticsState, PyTree]:
         state, obs = env.reset(key)
-        return EpisodeStatisticsState(state, jnp.float32(0), jnp.int32(0)), obs
+        return EpisodeStatisticsState(state, sums.nothing(), jnp.int32(0)), obs
 
     def step(key: Key, state: EpisodeStatisticsState, action: Array) -> tuple[EpisodeStatisticsState, PyTree, Outcome]:
         inner, obs, outcome = env.step(key, state.env, action)
-        total, length = state.episode_return + outcome.reward, state.episode_length + 1
+        total, length = sums.add(state.episode_return, outcome.reward), state.episode_length + 1
         ended = outcome.terminated | outcome.truncated
-        state = EpisodeStatisticsState(inner, jnp.where(ended, 0, total), jnp.where(ended, 0, length))
-        extras = {**outcome.extras, "episode_return": total, "episode_length": length}
+        state = EpisodeStatisticsState(inner, *_where(ended, (sums.nothing(), jnp.int32(0)), (total, length)))
+        extras = {**outcome.extras, "episode_return": sums.value(total), "episode_length": length}
         return state, obs, outcome._replace(extras=extras)
 
     return Env(reset, step, env.spec, draw=_inner_draw(env))

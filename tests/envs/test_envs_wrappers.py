@@ -242,6 +242,25 @@ def test_episode_statistics(truncates):
     assert twice.extras["episode_return"].tolist() == outcome.extras["episode_return"].tolist()
 
 
+def test_a_long_episodes_return_is_its_rewards_sum():
+    """A million rewards of 0.1: added up one by one in float32 they are 100,958."""
+    env = envs.episode_statistics(wrappers.scale_rewards(ramp(counter(2**30)), 0.1))
+
+    @jax.jit
+    def run():
+        def one(_, carry):
+            state, _, steps = carry
+            state, _, outcome = env.step(jax.random.key(0), state, jnp.array([1.0, 0.0]))
+            return state, outcome.extras["episode_return"], steps + 1
+
+        state, _ = env.reset(jax.random.key(0))
+        return jax.lax.fori_loop(0, 1_000_000, one, (state, jnp.float32(0), 0))
+
+    state, total, steps = run()
+    assert (int(steps), int(state.episode_length)) == (1_000_000, 1_000_000)
+    np.testing.assert_allclose(total, 1e6 * np.float64(np.float32(0.1)), rtol=2e-7)
+
+
 def test_order_of_make():
     """The clip comes outside of the rescaling, and the limit inside of everything."""
     env = envs.make("Pendulum-v1", clip_actions=True, rescale_actions=True, time_limit=3, frame_stack=2)
