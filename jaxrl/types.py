@@ -7,6 +7,7 @@ Axes are named once, here: `T` is time, `N` parallel environments, `B` a batch, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -115,13 +116,16 @@ class Spec(NamedTuple):
       id: the name that `make` knows the environment by.
       obs_space: what `obs` and `next_obs` are drawn from.
       action_space: what `step` accepts.
-      max_steps: the time limit of one episode in steps, or None where there is none or it is not known. Where it is
-        given, nothing else truncates an episode.
+      max_steps: the most steps that an episode takes, since its time limit ends it; None where there is no limit or it
+        is not known.
       num_agents: how many agents act in it.
       discount: the discount that belongs to the problem itself, or None where the agent chooses it.
       layout: of a grid world the rows of its cells as text; states are numbered in reading order. Empty elsewhere.
       action_names: what the discrete actions are called, where they have names that one knows, such as `up`.
       goal: where observations hold a goal that may be replaced, how; else None.
+      truncates_early: whether an episode may be truncated before `max_steps`, or ever where that is None. False is a
+        promise. By default it is made where `max_steps` is given, and not where it is None. An environment that never
+        truncates an episode says False.
     """
 
     id: str
@@ -133,6 +137,14 @@ class Spec(NamedTuple):
     layout: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     goal: Goal | None = None
+    truncates_early: bool | None = None
+
+    @property
+    def truncation_gap(self) -> float:
+        """The fewest steps from a truncated one to the next in one environment: `max_steps` where nothing truncates
+        earlier, infinite where nothing truncates at all, and 1 where neither is promised."""
+        early = self.max_steps is None if self.truncates_early is None else self.truncates_early
+        return 1 if early else math.inf if self.max_steps is None else self.max_steps
 
 
 class Model(NamedTuple):

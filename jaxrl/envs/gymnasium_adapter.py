@@ -110,7 +110,8 @@ def gymnasium_env(name: str, wrappers: dict[str, Any], **params: Any) -> HostEnv
         owner,
         _space(owner, "observations", obs_space),
         _space(owner, "actions", action_space),
-        None if recipe.truncates_itself else recipe.max_steps,
+        recipe.max_steps,
+        truncates_early=True if recipe.truncates_itself else None,
     )
     make_vector = functools.partial(_make_vector, recipe, spec, options["vectorization"])
     return HostEnv(spec, make_vector, options["clip_rewards"], options["overlap"])

@@ -157,8 +157,11 @@ def time_limit(env: Env, max_steps: int) -> Env:
         time = jnp.where(ended | cut, 0, time)
         return TimeLimitState(inner, time), obs, outcome._replace(truncated=outcome.truncated | cut)
 
-    limit = max_steps if env.spec.max_steps is None else min(max_steps, env.spec.max_steps)
-    return Env(reset, step, env.spec._replace(max_steps=limit), draw=_inner_draw(env))
+    inner_limit = env.spec.max_steps
+    limit = max_steps if inner_limit is None else min(max_steps, inner_limit)
+    # Where it is not known when the environment itself truncates, that may be before the limit.
+    spec = env.spec._replace(max_steps=limit, truncates_early=env.spec.truncation_gap == 1 < limit)
+    return Env(reset, step, spec, draw=_inner_draw(env))
 
 
 def frame_stack(env: Env, num_frames: int) -> Env:

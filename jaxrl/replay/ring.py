@@ -6,8 +6,9 @@ the newest step, whose neighbour is not written yet; and where an episode was tr
 to the next episode. (Only hindsight asks for what followed a terminal step; elsewhere what is read there is of no
 meaning.)
 
-A time limit truncates an episode once in `max_steps` steps at most. So one place for every block of that many rows is
-enough, and where it is follows from the time, so that this write is a slice, too.
+From one truncated step to the next there are `Spec.truncation_gap` steps at least: with a time limit, as many as it
+says. So one place for every block of that many rows is enough, and where it is follows from the time, so that this
+write is a slice, too.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ def init(owner: str, capacity: int, trajectory: Transition, spec: Spec) -> Ring:
             f"{owner}: capacity={capacity} is not accepted; it must be a multiple of the "
             f"{length * num_envs} transitions that are added at once"
         )
-    # A goal may be reached at any step, and hindsight asks for what was seen there.
-    rows, block = capacity // num_envs, _block(length, spec.max_steps if spec.goal is None else None)
+    rows, block = capacity // num_envs, 1
+    if spec.goal is None:  # one may be reached at any step, and hindsight asks for what was seen there
+        block = _block(length, int(min(spec.truncation_gap, rows)))
     # With blocks longer than a write, the first and the last of the blocks that the rows lie in may be there in part.
     num_blocks = rows // block if block <= length else (rows + block - 2) // block + 1
     layout = Layout(spec, rows, num_envs, length, block, num_blocks)
@@ -89,13 +91,11 @@ def init(owner: str, capacity: int, trajectory: Transition, spec: Spec) -> Ring:
     return Ring(layout, empty(trajectory.obs, rows), empty(trajectory.obs, num_blocks + 1), empty(rest, rows))
 
 
-def _block(length: int, max_steps: int | None) -> int:
-    """The most rows, at most `max_steps`, that are a whole number of writes, or of which a write is a whole number."""
-    if max_steps is None:
-        return 1
-    if max_steps >= length:
-        return max_steps // length * length
-    return max(n for n in range(1, max_steps + 1) if length % n == 0)
+def _block(length: int, most: int) -> int:
+    """The most rows, at most `most`, that are a whole number of writes, or of which a write is a whole number."""
+    if most >= length:
+        return most // length * length
+    return max(n for n in range(1, most + 1) if length % n == 0)
 
 
 def write(ring: Ring, trajectory: Transition, step: Array) -> Ring:

@@ -1,5 +1,6 @@
 """Each wrapper against numbers computed by hand, on an environment that can be followed by hand."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ import pytest
 
 from jaxrl import checks, envs
 from jaxrl.envs import wrappers
-from jaxrl.types import Box, Discrete, Env, Goal, Model, Outcome, Spec, box
+from jaxrl.replay import uniform
+from jaxrl.types import Box, Discrete, Env, Goal, Model, Outcome, Spec, Transition, box
 
 
 class CountState(NamedTuple):
@@ -105,6 +107,70 @@ def test_time_limit(truncates):
         assert outcome.terminated.tolist() == (nothing if truncates else ends)
         assert env.spec.max_steps == 3
         assert (obs[:, 0] % 100).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def limited_in_several_ways(inner_limit):
+    """Environments that truncate after at most 5 steps, and what each promises of the steps between two truncations."""
+    known = counter(3, truncates=True)
+    unknown = known._replace(spec=known.spec._replace(max_steps=None))
+    early = known._replace(spec=known.spec._replace(max_steps=9, truncates_early=True))
+    endless = counter(1000)
+    never = endless._replace(spec=endless.spec._replace(max_steps=None, truncates_early=False))
+    traced = envs.make("MountainCar-v0", max_steps_in_episode=inner_limit)
+    return {
+        "known": (envs.time_limit(known, 5), 3),
+        "unknown": (envs.time_limit(unknown, 5), 1),
+        "early": (envs.time_limit(early, 5), 1),
+        "never": (envs.time_limit(never, 5), 5),
+        "traced": (envs.time_limit(traced, 5), 1),
+        "twice": (envs.time_limit(envs.time_limit(unknown, 7), 5), 1),
+        "stacked": (envs.frame_stack(envs.time_limit(traced, 5), 2), 1),
+    }
+
+
+def test_successors_of_truncated_steps_come_back_from_a_replay():
+    """Whatever is known of an inner limit: what is sampled is what followed, and a place is kept for each of those."""
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def sampled(inner_limit, key):
+        return {name: one(env, key) for name, (env, _) in limited_in_several_ways(inner_limit).items()}
+
+    def one(env, key):
+        replay, num_envs = uniform(capacity=48, batch_size=48), 2
+        actions = jnp.zeros((num_envs, *env.spec.action_space.shape), env.spec.action_space.dtype)
+
+        def add(carry, x):
+            (env_state, obs, ring), (turn, key) = carry, x
+            env_state, new_obs, outcome = jax.vmap(env.step)(jax.random.split(key, num_envs), env_state, actions)
+            extras = {"next_obs": outcome.next_obs}
+            step = Transition(obs, actions, *outcome[:4], extras)
+            ring = replay.add(ring, jax.tree.map(lambda leaf: leaf[None], step), turn * num_envs)
+            return (env_state, new_obs, ring), step
+
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        flags, rewards = jnp.zeros((1, num_envs), bool), jnp.zeros((1, num_envs))
+        first = Transition(obs[None], actions[None], rewards, flags, flags, obs[None], {"next_obs": obs[None]})
+        ring = replay.init(first, env.spec)
+        (_, _, ring), _ = jax.lax.scan(add, (env_state, obs, ring), (jnp.arange(40), jax.random.split(key, 40)))
+        return replay.sample(ring, key, 80).steps
+
+    specs = {name: env.spec for name, (env, _) in limited_in_several_ways(3).items()}
+    assert specs.pop("traced").max_steps == specs.pop("stacked").max_steps == 3  # where it is not traced
+    assert {name: spec.max_steps for name, spec in specs.items()} == {"known": 3} | dict.fromkeys(
+        ("unknown", "early", "never", "twice"), 5
+    )
+    for name, steps in sampled(jnp.int32(3), jax.random.key(0)).items():
+        assert 5 < steps.truncated.sum() < 30, name
+        np.testing.assert_array_equal(steps.next_obs[:, 0], steps.extras["next_obs"][:, 0], err_msg=name)
+
+    def gaps(inner_limit):
+        found.update({name: env.spec.truncation_gap for name, (env, _) in limited_in_several_ways(inner_limit).items()})
+        return 0
+
+    found: dict[str, float] = {}
+    jax.eval_shape(gaps, jnp.int32(3))
+    assert found == {name: gap for name, (_, gap) in limited_in_several_ways(3).items()}
+    assert Spec("x", box(0, 1, (1,)), Discrete(2), truncates_early=False).truncation_gap == np.inf
 
 
 def test_frame_stack_of_vectors():

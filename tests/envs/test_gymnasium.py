@@ -270,7 +270,7 @@ def test_a_failure_names_the_environment_and_what_it_did(how, words):
 
 def test_an_environment_may_cut_off_its_episodes_if_that_is_known():
     params = {"how": "truncate", "at": 4, "truncates_itself": True}
-    assert jaxrl.make("gymnasium/Fragile-v0", **params).spec.max_steps is None
+    assert jaxrl.make("gymnasium/Fragile-v0", **params).spec.truncation_gap == 1
     _, outcomes = played("Fragile-v0", [0] * 4, **params)
     assert [outcome.truncated[0] for outcome in outcomes] == [False, False, False, True]
 
