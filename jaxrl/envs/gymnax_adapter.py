@@ -159,14 +159,28 @@ def _constructor_arguments(env: Any) -> list[str]:
 
 
 def _replace(env_id: str, defaults: Any, params: dict[str, Any]) -> Any:
-    """An environment's `EnvParams` with some of them replaced, and those derived from them."""
+    """An environment's `EnvParams` with some of them replaced, and those derived from them.
+
+    A number becomes one of its default's type: gymnax computes with it, and is particular about types.
+    """
+    params = dict(params)
     for name, value in params.items():
-        shape = np.shape(getattr(defaults, name))
+        default = getattr(defaults, name)
+        shape = np.shape(default)
         if np.shape(value) != shape:
             wanted = f"numbers of shape {shape}" if shape else "a number"
             raise checks.JaxrlError(f"{env_id}: {name}={value} is not accepted; it must be {wanted}")
         if not shape:
-            checks.number(env_id, low=1 if name == "max_steps_in_episode" else -np.inf, **{name: value})
+            limit = name == "max_steps_in_episode"
+            checks.number(env_id, low=1 if limit else -np.inf, **{name: value})
+            if isinstance(value, jax.core.Tracer):
+                continue
+            if isinstance(default, bool):
+                checks.one_of(env_id, (True, False), **{name: value})
+            elif (isinstance(default, int) or limit) and not float(value).is_integer():
+                raise checks.JaxrlError(f"{env_id}: {name}={value} is not accepted; it must be a whole number")
+            if isinstance(default, (bool, int, float)):
+                params[name] = type(default)(value)
     replaced = defaults.replace(**params)
     derived = {k: f(replaced) for k, f in DERIVED.get(env_id, {}).items() if k not in params}
     return replaced.replace(**derived)

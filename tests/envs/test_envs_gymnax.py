@@ -160,6 +160,15 @@ def test_derived_parameters_follow():
     assert not np.allclose(successor(masspole=0.5, total_mass=1.1), consistent)
 
 
+def test_numbers_become_of_their_defaults_types():
+    """A bandit counts its steps with floats, and gymnax's `lax.select` there takes nothing else."""
+    env = envs.make("BernoulliBandit-misc", max_steps_in_episode=7)
+    assert env.spec.max_steps == 7
+    outcome = jax.jit(lambda key: rollout(env, key, 15), compiler_options=QUICK)(jax.random.key(0))[2]
+    assert np.flatnonzero(outcome.truncated).tolist() == [6, 13]
+    assert envs.make("CartPole-v1", max_steps_in_episode=np.float32(20)).spec.max_steps == 20
+
+
 @pytest.mark.parametrize(
     ("env_id", "params", "message"),
     [
@@ -173,6 +182,11 @@ def test_derived_parameters_follow():
         ("DeepSea-bsuite", {"sizes": 1.0}, "size, action_mapping_key, time_limit, discretize_actions"),
         ("CartPole-v1", {"gravity": "big"}, "CartPole-v1: gravity=big is not accepted"),
         ("CartPole-v1", {"max_steps_in_episode": 0}, "max_steps_in_episode=0 is not accepted"),
+        ("CartPole-v1", {"max_steps_in_episode": 10.5}, "max_steps_in_episode=10.5 is not accepted; it must be a whole"),
+        ("BernoulliBandit-misc", {"max_steps_in_episode": 10.5}, "max_steps_in_episode=10.5 is not accepted"),
+        ("CartPole-v1", {"max_steps_in_episode": float("inf")}, "max_steps_in_episode=inf is not accepted"),
+        ("Freeway-MinAtar", {"player_speed": 2.5}, "player_speed=2.5 is not accepted; it must be a whole number"),
+        ("DeepSea-bsuite", {"deterministic": 2}, "deterministic=2 is not accepted; it must be one of True, False"),
         ("CartPole-v1", {"clip_actions": 1}, "clip_actions=1 is not accepted; it must be True or False"),
         ("FrozenLake-misc", {"map_name": "9x9"}, "FrozenLake-misc: map_name must be"),
         ("jaxmarl/MPE_simple_spread_v3", {}, "environments of jaxmarl are not supported yet"),
