@@ -6,12 +6,12 @@ stay on the device until `update` reads them there, and what the host knows of a
 
 An update is handed to the device and not waited for. So that the environments need not wait either, their next actions
 are chosen just before it, with the parameters before it: of a trajectory's `T` steps the first is acted in with
-parameters that are one update older than the others'. Agents that learn from a replay do not care, and the others note
-what the policy that acted thought of its action. `HostEnv.overlap` turns that off, and where every trajectory begins
-with new episodes (`Agent.episodic`), it is off.
+parameters that are one update older than the others'. That is done where the agent tolerates it
+(`Agent.tolerates_stale_actions`), or where `HostEnv.overlap` asks for it; never where every trajectory begins with new
+episodes (`Agent.episodic`).
 
 The keys are those of the compiled loop. The environments' state stays on the host and is in no checkpoint: a run that
-goes on from one begins new episodes.
+goes on from one begins new episodes, and the agent is told that those before were cut off (`Agent.interrupt`).
 """
 
 from __future__ import annotations
@@ -154,6 +154,11 @@ def _zeros(leading: tuple[int, ...], like: Any) -> Array:
     return jnp.zeros((*leading, *like.shape), like.dtype)
 
 
+def _interrupt(agent: Agent, state: TrainState) -> tuple[TrainState]:
+    """The state, where none of the episodes that are going on will be continued."""
+    return (state._replace(agent=agent.interrupt(state.agent, state.step)),)
+
+
 def _finish(agent: Agent, state: TrainState, seen: Seen, updates: Array) -> tuple[Array, Metrics]:
     """What an interval ends with: `first_bad_step`, and its metrics."""
     return loop.checked_parameters(state), loop.interval_metrics(seen, updates)
@@ -216,6 +221,7 @@ def _compile(rows: Layout, env: HostEnv, agent: Agent, num_episodes: int, parts:
         update = functools.partial(_update, clip_rewards=env.clip_rewards)
         takes = (STATE, ROWS, ROWS, ROWS)
         job("update", update, takes, (STATE, ROWS), state, rollout, experience, seen, consumes=(0, 3))
+        job("interrupt", _interrupt, (STATE,), (STATE,), state, consumes=(0,))
         job("finish", _finish, (STATE, ROWS, SHARED), (ROWS, ROWS), state, seen, number)
     if "evaluate" in parts:
         draw = functools.partial(_draw, num_episodes=num_episodes)
@@ -294,7 +300,8 @@ class Training:
         self, functions: dict[str, Callable], rows: Layout, env: HostEnv, agent: Agent, name: Callable[[int], str]
     ):
         self.functions, self.rows, self.env, self.agent, self.name = functions, rows, env, agent, name
-        self.overlap = env.overlap and not agent.episodic
+        wanted = agent.tolerates_stale_actions if env.overlap is None else env.overlap
+        self.overlap = wanted and not agent.episodic
         self.shape = rows.num_rows, agent.num_envs
         self.vector: HostVector | None = None
         self.step = -1  # of the training state that the environments stand at
@@ -309,7 +316,9 @@ class Training:
                 self.memory, self.rollout = self.functions["begin"](state)
                 self.spare = jax.tree.map(jnp.copy, self.rollout) if self.overlap else self.rollout
             for _ in range(updates):
-                if self.agent.episodic or step != self.step:  # as in a run that goes on from a checkpoint
+                if step != self.step and step and not self.agent.episodic:  # a run that goes on from a checkpoint
+                    (state,) = self.functions["interrupt"](state)
+                if step != self.step or self.agent.episodic:
                     self._reset(state)
                 experience = self._collect(state, step)
                 step = self.step = step + steps_per_update(self.agent)

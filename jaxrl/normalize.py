@@ -179,7 +179,8 @@ def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
       clip: largest absolute value after scaling, greater than 0; may be a tracer.
 
     Returns:
-      An agent with `NormalizedState` as its state, and everything else of `agent`'s.
+      An agent with `NormalizedState` as its state, which does not tolerate stale actions, and everything else of
+      `agent`'s.
 
     Raises:
       JaxrlError: if `clip` is out of range, or, in `init`, if the observations are not from a `Box`.
@@ -205,7 +206,11 @@ def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
         inner, metrics = agent.update(state.agent, scaled, key, step)
         return NormalizedState(update_statistics(state.statistics, trajectory.obs), inner), metrics
 
-    return agent._replace(init=init, act=act, update=update)
+    def interrupt(state: NormalizedState, step: Array) -> NormalizedState:
+        return state._replace(agent=agent.interrupt(state.agent, step))
+
+    # Every update moves what actions were chosen on.
+    return agent._replace(init=init, act=act, update=update, interrupt=interrupt, tolerates_stale_actions=False)
 
 
 def normalize_replay(replay: Replay, clip: Array | float = 10.0) -> Replay:
@@ -241,7 +246,10 @@ def normalize_replay(replay: Replay, clip: Array | float = 10.0) -> Replay:
     def update(state: NormalizedReplayState, indices: Array, td_errors: Array) -> NormalizedReplayState:
         return state._replace(replay=replay.update(state.replay, indices, td_errors))
 
-    return Replay(init, add, sample, update)
+    def interrupt(state: NormalizedReplayState, step: Array) -> NormalizedReplayState:
+        return state._replace(replay=replay.interrupt(state.replay, step))
+
+    return Replay(init, add, sample, update, interrupt)
 
 
 def act_normalized(agent: Agent, clip: Array | float = 10.0) -> Agent:
@@ -317,7 +325,11 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
         inner, metrics = agent.update(state.agent, trajectory._replace(reward=scaled), key, step)
         return ScaledRewardState(statistics, carry, inner), metrics
 
-    return agent._replace(init=init, act=act, update=update)
+    def interrupt(state: ScaledRewardState, step: Array) -> ScaledRewardState:
+        inner = agent.interrupt(state.agent, step)
+        return state._replace(returns=jnp.zeros_like(state.returns), agent=inner)
+
+    return agent._replace(init=init, act=act, update=update, interrupt=interrupt)
 
 
 def normalized(agent: Agent, gamma: Array | float, *, observations: bool, rewards: bool) -> Agent:

@@ -241,14 +241,14 @@ class HostEnv(NamedTuple):
       clip_rewards: whether agents learn from the rewards' signs; the returns that are reported are of rewards as they
         are.
       overlap: whether steps are taken while the update is computed. The first action after an update then comes from
-        the parameters before it.
+        the parameters before it. None is as the agent says: `Agent.tolerates_stale_actions`.
       draw: None, as its states cannot be drawn.
     """
 
     spec: Spec
     make_vector: Callable[[int], HostVector]
     clip_rewards: bool = False
-    overlap: bool = True
+    overlap: bool | None = None
     draw: None = None
 
 
@@ -285,6 +285,13 @@ class Agent(NamedTuple):
       name: the agent's name.
       episodic: whether every trajectory begins with new episodes. The loop then breaks off what is going on, which no
         step is marked with, and puts the memory back.
+      tolerates_stale_actions: whether what it learns stays right where an action was chosen with the state before the
+        last update. So it is with agents that learn about another policy than the one that acts, that correct for the
+        difference, or whose policy no update changes. On-policy agents must leave it False.
+      interrupt: `interrupt(state, step) -> state`; the episodes that are going on will not be continued, as in a run
+        on the host that goes on from a checkpoint, and nothing that is learned later may cross that place. Called
+        between updates, with the environment steps taken so far; twice is as once. Whoever keeps nothing of an
+        episode from one update to the next leaves it out.
     """
 
     init: Callable[[Key, Spec], PyTree]
@@ -295,6 +302,8 @@ class Agent(NamedTuple):
     init_memory: Callable[[int], PyTree] = lambda num_envs: ()
     name: str = "agent"
     episodic: bool = False
+    tolerates_stale_actions: bool = False
+    interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
 
 
 Metrics = dict[str, Array]

@@ -252,6 +252,7 @@ def acer(
         """What the parameters go down in one step of algorithm 2 or 3, and its metrics."""
         (actor, critic), space = networks(spec), spec.action_space
         discrete, valid = isinstance(space, Discrete), batch.valid
+        num_valid = jnp.maximum(valid.sum(), 1)  # in a replay even a stretch's first step may not count
         phi, policy_pullback = jax.vjp(lambda p: statistics(actor.apply(p, batch.obs)), params.policy)
         policy, behaviour = distribution(phi, space), distribution(batch.behaviour, space)
         others, weights, samples = draw(key, policy, num_samples)
@@ -291,7 +292,7 @@ def acer(
         value_error = jnp.zeros_like(q) if discrete else jnp.exp(jnp.minimum(log_rhos[0], 0.0)) * error  # equation 14
 
         def mean_slope(x: Array) -> Array:
-            return jnp.where(valid, x, 0.0) / valid.sum()
+            return jnp.where(valid, x, 0.0) / num_valid
 
         (policy_grads,) = policy_pullback(-jax.vmap(mean_slope, -1, -1)(z))
         (critic_grads,) = critic_pullback((value_coef * mean_slope(value_error), value_coef * mean_slope(error)))
@@ -302,7 +303,7 @@ def acer(
             "projected": jnp.any(z != g, axis=-1),
             "truncated": log_rhos[0] > jnp.log(clip_rho),
         }
-        metrics = {name: jnp.mean(x, where=valid) for name, x in metrics.items()}
+        metrics = {name: jnp.sum(x, where=valid) / num_valid for name, x in metrics.items()}
         return ACERParams(policy_grads, critic_grads), metrics
 
     def update(state: ACERState, trajectory: Transition, key: Key, step: Array) -> tuple[ACERState, Metrics]:
@@ -339,4 +340,9 @@ def acer(
         again = {f"replay_{name}": x.mean() for name, x in again.items()}
         return ACERState(state.spec, learner, memory), metrics | again
 
-    return Agent(init, act, update, num_envs, rollout_length, name="acer")
+    def interrupt(state: ACERState, step: Array) -> ACERState:
+        return state._replace(replay=replay.interrupt(state.replay, step)) if replay_ratio else state
+
+    return Agent(
+        init, act, update, num_envs, rollout_length, name="acer", tolerates_stale_actions=True, interrupt=interrupt
+    )

@@ -11,7 +11,7 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import off_policy
-from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.off_policy import descend, every
 from jaxrl.agents.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
@@ -163,4 +163,7 @@ def discrete_sac(
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 
     update = experience.make_update(gradient_step, METRICS)
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, name="discrete_sac")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, name="discrete_sac",
+        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

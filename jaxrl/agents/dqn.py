@@ -11,7 +11,7 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import value_heads, value_regression
-from jaxrl.agents.experience import Experience, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.preset import preset
 from jaxrl.agents.value_regression import Loss, check_regression
 from jaxrl.exploration import epsilon_greedy
@@ -156,7 +156,10 @@ def dqn(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, name="dqn")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, name="dqn", tolerates_stale_actions=True,
+        interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip
 
 
 rainbow = preset(

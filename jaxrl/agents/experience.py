@@ -42,6 +42,11 @@ class Learner(NamedTuple):
     opt_state: PyTree
 
 
+def interrupt_of(replay: Replay) -> Callable[[PyTree, Array], PyTree]:
+    """The `interrupt` of an agent whose state has a field `replay`."""
+    return lambda state, step: state._replace(replay=replay.interrupt(state.replay, step))
+
+
 # gradient_step(spec, learner, batch, weights, key, count, step) -> (learner, errors, metrics)
 GradientStep = Callable[..., tuple[Learner, Array, Metrics]]
 

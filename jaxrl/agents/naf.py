@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl.agents import value_regression
 from jaxrl.agents.action_noise import check_noise, make_action_noise
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.agents.experience import Experience, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.agents.value_regression import Loss, check_regression
 from jaxrl.networks import make_torso, orthogonal
@@ -166,4 +166,7 @@ def naf(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"noise": wander.scale(step)}
 
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf",
+        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

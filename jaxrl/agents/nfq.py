@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.experience import check_replay_size, example_trajectory
+from jaxrl.agents.experience import check_replay_size, example_trajectory, interrupt_of
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.losses import take
 from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
@@ -28,12 +28,12 @@ class NFQState(NamedTuple):
 
 
 class FitRows(NamedTuple):
-    """What a fit is of, `[n, ...]`; rows that nothing was written to yet do not count."""
+    """What a fit is of, `[n, ...]`, and which rows count: those that were written to and are not void."""
 
     obs: Array
     action: Array
     target: Array
-    written: Array
+    counts: Array
 
 
 class RpropState(NamedTuple):
@@ -174,19 +174,21 @@ def nfq(
     def update(state: NFQState, trajectory: Transition, key: Key, step: Array) -> tuple[NFQState, Metrics]:
         replay = data.add(state.replay, trajectory._replace(extras={}), step)
         seen, slots = step + trajectory.reward.size, jnp.arange(replay_size)
-        steps, _ = ring.window(replay, key, slots, seen, 1)  # at given slots, so the key draws nothing
-        steps = jax.tree.map(lambda x: x[:, 0], steps)  # [replay_size, 1, ...] -> [replay_size, ...]
-        written = slots < seen  # the slots are filled in their order, and all of them once that is through
+        steps, valid = ring.window(replay, key, slots, seen, 1)  # at given slots, so the key draws nothing
+        steps, valid = jax.tree.map(lambda x: x[:, 0], (steps, valid))  # [replay_size, 1, ...] -> [replay_size, ...]
+        # The slots are filled in their order, and all of them once that is through.
+        counts = valid & (slots < seen)
         net = network(state.spec)
 
         def fit_loss(params: PyTree, rows: FitRows) -> tuple[Array, Array]:
             q = take(net.apply(params, rows.obs), rows.action)
-            return jnp.mean(optax.l2_loss(q, rows.target), where=rows.written), jnp.mean(q, where=rows.written)
+            num = jnp.maximum(rows.counts.sum(), 1)
+            return jnp.sum(optax.l2_loss(q, rows.target), where=rows.counts) / num, jnp.sum(q, where=rows.counts) / num
 
         def iteration(params: PyTree, key: Key) -> tuple[PyTree, tuple[Array, Array]]:
             best = net.apply(params, steps.next_obs).max(axis=-1)
             target = steps.reward + gamma * (1.0 - steps.terminated) * best
-            everything = FitRows(steps.obs, steps.action, target, written)
+            everything = FitRows(steps.obs, steps.action, target, counts)
 
             def gradient_step(carry, key: Key):
                 params, opt_state = carry
@@ -207,4 +209,7 @@ def nfq(
         metrics = {"loss": loss, "q_mean": q_mean, "epsilon": epsilon_at(step)}
         return NFQState(state.spec, params, replay), metrics
 
-    return Agent(init, act, update, num_envs, rollout_length, name="nfq")
+    return Agent(
+        init, act, update, num_envs, rollout_length, name="nfq", tolerates_stale_actions=True,
+        interrupt=interrupt_of(data),
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents import value_regression
-from jaxrl.agents.experience import Experience, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.agents.value_regression import Loss, check_regression
 from jaxrl.exploration import epsilon_greedy
@@ -245,4 +245,7 @@ def r2d2(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2",
+        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

@@ -12,7 +12,7 @@ import optax
 from jaxrl import checks
 from jaxrl.agents import off_policy
 from jaxrl.agents.action_scale import check_bounded, from_action_space
-from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.off_policy import descend, every
 from jaxrl.agents.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
@@ -170,4 +170,7 @@ def sac_v1(
         return Learner(params, target, opt_state), errors, metrics
 
     update = experience.make_update(gradient_step, METRICS)
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, name="sac_v1")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, name="sac_v1", tolerates_stale_actions=True,
+        interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from jaxrl import checks
 from jaxrl.agents import off_policy
 from jaxrl.agents.action_noise import check_noise, make_action_noise
 from jaxrl.agents.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.agents.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.agents.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
 from jaxrl.replay.n_step import NStep
@@ -166,4 +166,7 @@ def td3(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"noise": exploring.scale(step)}
 
-    return Agent(init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3")
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3",
+        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

@@ -96,12 +96,13 @@ def _episode(ring: rings.Ring, slots: Array, step: Array) -> tuple[Array, Array]
     layout = ring.layout
     ahead = jnp.arange(layout.spec.max_steps)
 
-    def ended(offsets: Array) -> Array:
+    def ends(offsets: Array) -> tuple[Array, Array]:
         around = rings.later(layout, slots[:, None], offsets)  # [B, max_steps]
-        return rings.gather(ring.rest.terminated, around) | rings.gather(ring.rest.truncated, around)
+        return rings.gather((ring.rest.terminated, ring.rest.truncated), around)
 
-    last = rings.last_valid(layout, ended(ahead), slots, step)
-    before = ended(-1 - ahead)
+    last = rings.last_valid(layout, *ends(ahead), slots, step)
+    terminated, truncated = ends(-1 - ahead)
+    before = terminated | truncated
     steps_back = jnp.where(before.any(axis=1), jnp.argmax(before, axis=1), layout.spec.max_steps - 1)
     oldest = jnp.minimum(step // layout.num_envs, layout.rows) - 1
     return -jnp.minimum(steps_back, oldest - rings.ages(layout, slots, step)), last

@@ -41,7 +41,7 @@ def aggregate(sample: Sample, gamma: Array | float) -> NStep:
     """
     steps, valid = sample.steps, sample.valid
     length = valid.shape[1]
-    last = jnp.sum(valid, axis=1) - 1  # [B]
+    last = jnp.maximum(jnp.sum(valid, axis=1) - 1, 0)  # [B]; where none is valid, the weight is 0
     powers = jnp.asarray(gamma, jnp.float32) ** jnp.arange(length + 1)
 
     def at_last(x: Array) -> Array:

@@ -19,6 +19,7 @@ from jaxrl.replay.uniform import check_sizes
 from jaxrl.types import Array, Key, Spec, Transition
 
 UNSEEN = float(np.finfo(np.float32).max)  # an error above all others, and finite, as all of a sound state is
+NOTHING = -1.0  # in place of the error of a slot that is not drawn
 
 
 class PrioritizedState(NamedTuple):
@@ -35,7 +36,8 @@ class RankedState(NamedTuple):
     Attributes:
       ring: the transitions.
       tree: the priorities.
-      errors: float32 `[capacity]`, |td| as last seen; `UNSEEN` where it has not been yet, -1 where nothing is.
+      errors: float32 `[capacity]`, |td| as last seen; `UNSEEN` where it has not been yet, `NOTHING` where nothing
+        is, or what is void.
       sorted_errors: float32 `[capacity]`, `errors` in ascending order, as they were when they were last sorted.
     """
 
@@ -101,7 +103,11 @@ def prioritized(
         tree = sum_tree.update(state.tree, slots, priorities)
         return PrioritizedState(state.ring, tree, jnp.maximum(state.highest, highest))
 
-    return Replay(init, add, sample, update)
+    def interrupt(state: PrioritizedState, step: Array) -> PrioritizedState:
+        cut, slots = _interrupt(state.ring, step)
+        return state._replace(ring=cut, tree=sum_tree.update(state.tree, slots, jnp.zeros(slots.shape)))
+
+    return Replay(init, add, sample, update, interrupt)
 
 
 def ranked(
@@ -144,7 +150,7 @@ def ranked(
         return rank.astype(jnp.float32) ** -jnp.asarray(alpha, jnp.float32)
 
     def init(trajectory: Transition, spec: Spec) -> RankedState:
-        nothing = jnp.full(capacity, -1.0)
+        nothing = jnp.full(capacity, NOTHING)
         return RankedState(
             ring.init(owner, capacity, trajectory, spec), sum_tree.init(capacity), nothing, jnp.copy(nothing)
         )
@@ -178,7 +184,12 @@ def ranked(
             state.sorted_errors,
         )
 
-    return Replay(init, add, sample, update)
+    def interrupt(state: RankedState, step: Array) -> RankedState:
+        cut, slots = _interrupt(state.ring, step)
+        tree = sum_tree.update(state.tree, slots, jnp.zeros(slots.shape))
+        return state._replace(ring=cut, tree=tree, errors=state.errors.at[slots].set(NOTHING, mode="drop"))
+
+    return Replay(init, add, sample, update, interrupt)
 
 
 def importance_weights(probabilities: Array, size: Array, beta: Array | float) -> Array:
@@ -195,6 +206,13 @@ def importance_weights(probabilities: Array, size: Array, beta: Array | float) -
 def _known(indices: Array, capacity: int) -> Array:
     """The slots among some indices, and `NO_SLOT` for the others: a tree has a few more leaves than there are slots."""
     return jnp.where((indices >= 0) & (indices < capacity), indices, NO_SLOT)
+
+
+def _interrupt(old: ring.Ring, step: Array) -> tuple[ring.Ring, Array]:
+    """The ring whose newest steps are void, and the slots of those that are, `NO_SLOT` in place of the others."""
+    cut, slots = ring.interrupt(old, step), ring.newest(old.layout, step)
+    void = (cut.rest.terminated & cut.rest.truncated).at[slots].get(mode="fill", fill_value=False)
+    return cut, jnp.where(void, slots, NO_SLOT)
 
 
 def _sample(

@@ -9,6 +9,10 @@ meaning.)
 From one truncated step to the next there are `Spec.truncation_gap` steps at least: with a time limit, as many as it
 says. So one place for every block of that many rows is enough, and where it is follows from the time, so that this
 write is a slice, too.
+
+Where episodes are cut off at any other time, as on the host when a run goes on from a checkpoint, that place may be
+taken. So the newest step is then made void, which is marked by what no other step has: it terminated, and it was
+truncated. Its observation stays, as the successor of the step before it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.replay.types import NO_SLOT
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
 
 
@@ -128,6 +133,25 @@ def write(ring: Ring, trajectory: Transition, step: Array) -> Ring:
     return Ring(layout, put(ring.obs, trajectory.obs, at), apart, rest)
 
 
+def newest(layout: Layout, step: Array) -> Array:
+    """The slots of the newest row, int32 `[N]`; `NO_SLOT` before there is one."""
+    row = step // layout.num_envs - 1
+    slots = row % layout.rows * layout.num_envs + jnp.arange(layout.num_envs)
+    return jnp.where(row >= 0, slots, NO_SLOT)
+
+
+def interrupt(ring: Ring, step: Array) -> Ring:
+    """The ring whose newest steps are void, but for those that ended an episode anyway.
+
+    `step` is as in `Replay.sample`; before the first one nothing changes, and twice is as once.
+    """
+    rest, slots = ring.rest, newest(ring.layout, step)
+    cut = ~(rest.terminated | rest.truncated).at[slots].get(mode="fill", fill_value=True)
+    slots = jnp.where(cut, slots, NO_SLOT)
+    terminated, truncated = (x.at[slots].set(True, mode="drop") for x in (rest.terminated, rest.truncated))
+    return ring._replace(rest=rest._replace(terminated=terminated, truncated=truncated))
+
+
 def _truncated_rows(trajectory: Transition, block: int) -> tuple[PyTree, Array]:
     """The next observation of the truncated step of each block, `[T / block, N, ...]`; and where there is one."""
     blocks = trajectory.truncated.reshape(-1, block, *trajectory.truncated.shape[1:])  # [T, N] -> [T / block, block, N]
@@ -194,11 +218,22 @@ def window(ring: Ring, key: Key, slots: Array, step: Array, length: int) -> tupl
     all_slots = later(layout, slots[:, None], ahead)  # [B, L]
     rest = gather(ring.rest, all_slots)
     steps = rest._replace(obs=gather(ring.obs, all_slots), next_obs=next_obs(ring, all_slots, rest.truncated, step))
-    return steps, ahead <= last_valid(layout, rest.terminated | rest.truncated, slots, step)[:, None]
+    valid = ahead <= last_valid(layout, rest.terminated, rest.truncated, slots, step)[:, None]
+    return steps, valid & ~(rest.terminated & rest.truncated)[:, :1]
 
 
-def last_valid(layout: Layout, ended: Array, slots: Array, step: Array) -> Array:
-    """How many steps after each slot's the same episode has yet: int32 `[B]`, at most `L - 1`; `ended` is `[B, L]`."""
-    length = ended.shape[1]
-    first_end = jnp.where(ended.any(axis=1), jnp.argmax(ended, axis=1), length - 1)
+def last_valid(layout: Layout, terminated: Array, truncated: Array, slots: Array, step: Array) -> Array:
+    """How many steps after each slot's the same episode has yet, int32 `[B]`, at least 0 and at most `L - 1`.
+
+    Args:
+      layout: the ring's.
+      terminated: bool `[B, L]`, of the step in each slot and those that follow it.
+      truncated: the same.
+      slots: `[B]`.
+      step: environment steps so far.
+    """
+    ended, length = terminated | truncated, terminated.shape[1]
+    # An episode ends with the step that ended it, and before one that is void.
+    ends = ended | jnp.roll(terminated & truncated, -1, axis=1).at[:, -1].set(False)
+    first_end = jnp.where(ends.any(axis=1), jnp.argmax(ends, axis=1), length - 1)
     return jnp.minimum(first_end, ages(layout, slots, step)).astype(jnp.int32)

@@ -13,9 +13,11 @@ class Sample(NamedTuple):
 
     Attributes:
       steps: the transitions, leaves `[B, L, ...]`: `steps[b, 0]` is what was drawn, and the others follow it in time.
-      valid: bool `[B, L]`: whether that step belongs to the same episode and has happened yet. The first always does.
+      valid: bool `[B, L]`: whether that step belongs to the same episode and has happened yet. The first always does,
+        unless it is void: see `Replay.interrupt`.
       indices: int32 `[B]`, the slots that the first steps are in.
-      weights: float32 `[B]`, importance weights, in (0, 1]; 1 where sampling is uniform.
+      weights: float32 `[B]`, importance weights, in (0, 1]; 1 where sampling is uniform, and 0 where the first step is
+        void.
     """
 
     steps: Transition
@@ -25,7 +27,7 @@ class Sample(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A replay: four pure functions, closed over its sizes.
+    """A replay: pure functions, closed over its sizes.
 
     `step` counts environment steps, those of the call's trajectory not among them in `add`, and among them in `sample`.
     All seeds share it, so that under `vmap` a write stays one slice.
@@ -36,12 +38,16 @@ class Replay(NamedTuple):
       sample: `sample(state, key, step, length=1) -> Sample` of `L = length`; something must have been added.
       update: `update(state, indices, td_errors) -> state`: what the steps of these slots were worth, both `[B]`; an
         index that is no slot is left out. Where sampling is uniform it changes nothing.
+      interrupt: `interrupt(state, step) -> state`, `step` as in `sample`; the episodes that are going on will not be
+        continued, and no stretch may cross that place. The newest step of each environment, which would need a
+        successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0.
     """
 
     init: Callable[[Transition, Spec], PyTree]
     add: Callable[[PyTree, Transition, Array], PyTree]
     sample: Callable[..., Sample]
     update: Callable[[PyTree, Array, Array], PyTree]
+    interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
 
 
 # How the slots that were drawn are read: `read(ring, key, slots, step, length) -> (steps, valid)`.

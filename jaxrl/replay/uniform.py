@@ -38,9 +38,9 @@ def uniform(*, capacity: int, batch_size: int, read: Read = ring.window) -> Repl
         newest_row = step - layout.num_envs + drawn % layout.num_envs
         slots = (newest_row - drawn // layout.num_envs * layout.num_envs) % capacity
         steps, valid = read(state, read_key, slots, step, length)
-        return Sample(steps, valid, slots, jnp.ones(batch_size))
+        return Sample(steps, valid, slots, valid[:, 0].astype(jnp.float32))
 
-    return Replay(init, ring.write, sample, update=lambda state, indices, td_errors: state)
+    return Replay(init, ring.write, sample, lambda state, indices, td_errors: state, ring.interrupt)
 
 
 def check_sizes(owner: str, capacity: int, batch_size: int):

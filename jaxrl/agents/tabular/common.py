@@ -195,3 +195,8 @@ def due_returns(window: Window, gamma: Array | float, bootstrap: Array, ended: A
     age = n - jnp.arange(n)  # the newest step's is 1
     due = (age <= window.count) & (ended | (age == n))
     return returns, due, window._replace(count=jnp.where(ended, 0, window.count))
+
+
+def forget_window(state: PyTree, step: Array) -> PyTree:
+    """The `interrupt` of an agent whose state has a `window`: its steps are not learned from."""
+    return state._replace(window=state.window._replace(count=jnp.zeros_like(state.window.count)))

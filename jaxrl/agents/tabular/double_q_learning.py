@@ -81,4 +81,6 @@ def double_q_learning(
         tables = state.tables + learning_rate * error * moved
         return DoubleQLearningState(state.spec, tables), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="double_q_learning")
+    return Agent(
+        init, act, update, num_envs=1, rollout_length=1, name="double_q_learning", tolerates_stale_actions=True
+    )

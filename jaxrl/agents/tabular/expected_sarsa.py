@@ -58,4 +58,4 @@ def expected_sarsa(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="expected_sarsa")
+    return Agent(init, act, update, num_envs=1, rollout_length=1, name="expected_sarsa", tolerates_stale_actions=True)

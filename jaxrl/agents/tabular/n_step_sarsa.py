@@ -91,5 +91,6 @@ def n_step_sarsa(
 
     act = common.act_on_policy(epsilon_at)
     return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="n_step_sarsa"
-    )
+        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="n_step_sarsa",
+        interrupt=common.forget_window,
+    )  # fmt: skip

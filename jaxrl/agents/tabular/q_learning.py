@@ -60,4 +60,4 @@ def q_learning(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning")
+    return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning", tolerates_stale_actions=True)

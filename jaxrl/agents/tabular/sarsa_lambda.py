@@ -87,5 +87,6 @@ def sarsa_lambda(
 
     act = common.act_on_policy(epsilon_at)
     return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa_lambda"
-    )
+        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa_lambda",
+        interrupt=lambda state, step: state._replace(trace=jnp.zeros_like(state.trace)),
+    )  # fmt: skip

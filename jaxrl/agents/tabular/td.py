@@ -71,4 +71,11 @@ def td(
         trace = jnp.where(ended, 0, gamma * lambda_ * trace)
         return TDState(state.spec, weights, trace, pending), {"td_error": jnp.abs(error)}
 
-    return Agent(init, common.act_by(policy), update, num_envs=1, rollout_length=1, name="td")
+    def interrupt(state: TDState, step: Array) -> TDState:
+        nothing = jnp.zeros_like(state.trace)
+        return state._replace(weights=state.weights + state.pending, trace=nothing, pending=nothing)
+
+    return Agent(
+        init, common.act_by(policy), update, num_envs=1, rollout_length=1, name="td", tolerates_stale_actions=True,
+        interrupt=interrupt,
+    )  # fmt: skip
