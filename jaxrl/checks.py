@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import multiprocessing
 from collections.abc import Iterable
 from typing import Any
 
@@ -127,3 +128,12 @@ def one_of(owner: str, accepted: Iterable[Any], **arguments: Any):
             raise JaxrlError(
                 f"{owner}: {name}={value!r} is not accepted; it must be one of {', '.join(map(str, accepted))}"
             )
+
+
+def not_where_imported():
+    """Ends the process of an environment that imports the script which trains, before it trains, too.
+
+    There nobody looks for an error's text. The process that started it says what to do.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit('training on the host must begin below `if __name__ == "__main__":`')

@@ -260,6 +260,7 @@ def compile_host_group(
     Raises:
       JaxrlError: if the agent cannot act in the environment; while it runs, a `HostError` if the environment fails.
     """
+    checks.not_where_imported()
     started = time.perf_counter()
     devices = jax.devices() if jax.default_backend() != "cpu" else jax.devices()[:1]
     rows, agent = lay_out(constructor, group, run_key, num_seeds, devices), group_agent(constructor, group)
@@ -461,11 +462,13 @@ def evaluate(key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: 
         action, memory = greedy(memory, obs[0], t)
         return action[None], memory
 
-    vector = env.make_vector(num_episodes)
+    vector = None
     try:
+        vector = env.make_vector(num_episodes)
         seeds = np.asarray(_draw_seeds(reset_key, num_episodes))[None]
         return play(vector, env.spec, act, agent.init_memory(num_episodes), seeds, max_steps)[0]
     except checks.StepError as error:
         raise checks.RunError(f"{env.spec.id}: episode {error.index} of an evaluation: {error.text}") from error
     finally:
-        vector.close()
+        if vector is not None:
+            vector.close()

@@ -1,6 +1,8 @@
 """Small environments in Gymnasium's interface, and one of them in jaxrl's own; only `Guess` is random."""
 
+import os
 import pathlib
+import signal
 
 import gymnasium as gym
 import jax.numpy as jnp
@@ -13,10 +15,15 @@ LIMIT = 6
 
 
 class Counter(gym.Env):
-    """It counts to ten, by one or by two; there it ends, or after six steps. The reward is what it has counted to."""
+    """It counts to ten, by one or by two; there it ends, or after six steps. The reward is what it has counted to.
 
-    observation_space = spaces.Box(0, 12, (2,), np.float64)
+    It is observed beside a one, or as what it is if it is to be `discrete`.
+    """
+
     action_space = spaces.Discrete(2)
+
+    def __init__(self, discrete=False):
+        self.observation_space = spaces.Discrete(12) if discrete else spaces.Box(0, 12, (2,), np.float64)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -28,14 +35,14 @@ class Counter(gym.Env):
         return self._obs(), float(self.count), self.count >= 10, False, {"other": np.zeros(3)}
 
     def _obs(self):
-        return np.array([self.count, 1.0])
+        return self.count if isinstance(self.observation_space, spaces.Discrete) else np.array([self.count, 1.0])
 
 
-def counter() -> Env:
+def counter(discrete: bool = False) -> Env:
     """The same, in JAX."""
 
     def obs(state):
-        return jnp.stack([state[0], 1]).astype(jnp.float32)
+        return state[0] if discrete else jnp.stack([state[0], 1]).astype(jnp.float32)
 
     def reset(key):
         state = jnp.zeros(2, jnp.int32)
@@ -49,7 +56,8 @@ def counter() -> Env:
         state = jnp.where(terminated | truncated, 0, state)
         return state, obs(state), outcome
 
-    return Env(reset, step, Spec("jaxrl/Counter-v0", box(0, 12, (2,)), Discrete(2), LIMIT))
+    space = Discrete(12) if discrete else box(0, 12, (2,))
+    return Env(reset, step, Spec("jaxrl/Counter-v0", space, Discrete(2), LIMIT))
 
 
 class Guess(gym.Env):
@@ -122,7 +130,53 @@ class Fragile(gym.Env):
             obs = {"nan": obs * np.nan, "shape": obs[:2], "dtype": obs + 0j}.get(self.how, obs)
             reward = np.inf if self.how == "reward" else reward
             truncated = self.how == "truncate"
+            if self.how == "exit":
+                os._exit(3)
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
         return obs, reward, self.total % 5 == 0, truncated, {}
+
+
+class Reuser(gym.Env):
+    """It counts to four, and each observation is the one before, written over."""
+
+    observation_space = spaces.Box(-9, 9, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.obs = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.obs[0] = -5
+        self.count = 0
+        return self.obs, {}
+
+    def step(self, action):
+        self.count += 1
+        self.obs[0] = self.count
+        return self.obs, 0.0, self.count == 4, False, {}
+
+
+class Lossy(gym.Env):
+    """It observes one value in one dtype of numbers, and gives it as the reward if it is asked for."""
+
+    def __init__(self, value=1, dtype="int64", space="int64", reward=False):
+        big = np.iinfo(np.int64).max
+        self.observation_space = {
+            "int64": spaces.Box(-big, big, (2,), np.int64),
+            "uint8": spaces.Box(0, 255, (2,), np.uint8),
+            "float64": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "discrete": spaces.Discrete(4, start=2),
+        }[space]
+        self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float16)
+        self.value = np.full(self.observation_space.shape, value, dtype)
+        self.reward = value if reward else 0.0
+
+    def reset(self, *, seed=None, options=None):
+        return np.full(self.observation_space.shape, 2, self.observation_space.dtype), {}
+
+    def step(self, action):
+        return np.full(self.observation_space.shape, 2) if self.reward else self.value, self.reward, False, False, {}
 
 
 class Pictures(gym.Env):
@@ -168,6 +222,6 @@ class Odd(gym.Env):
         return obs, 0.0, True, True, {}
 
 
-WORLDS = {Counter: LIMIT, Guess: None, Heavy: None, Chooser: None, Fragile: 50, Pictures: None, Odd: None}
-for world, limit in WORLDS.items():
-    gym.register(f"{world.__name__}-v0", f"host_worlds:{world.__name__}", max_episode_steps=limit)
+LIMITS = {Counter: LIMIT, Fragile: 50}
+for world in (Counter, Guess, Heavy, Chooser, Fragile, Reuser, Lossy, Pictures, Odd):
+    gym.register(f"{world.__name__}-v0", f"host_worlds:{world.__name__}", max_episode_steps=LIMITS.get(world))

@@ -4,16 +4,20 @@ gymnasium is imported where it is needed, and need not be installed for anything
 
 Each environment is wrapped, from the inside: by what `make`'s parameters ask for, all of them Gymnasium's own wrappers,
 and by a guard, which looks at all that comes out and says which environment failed. Infos are dropped there, as
-gathering them into arrays is most of what a vector environment spends its time on.
+gathering them into arrays is most of what a vector environment spends its time on. Innermost, observations are copied:
+an environment may write each over the one before, which frame stacks and terminal observations still refer to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib
 import math
-import multiprocessing
+import multiprocessing.connection
+import os
+import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +39,7 @@ VECTORIZATIONS = ("sync", "async")
 # What an Atari game is preprocessed by (Machado et al. 2018; Mnih et al. 2015), and where it ends: half an hour.
 ATARI = {"noop_max": 30, "frame_skip": 4, "screen_size": 84, "terminal_on_life_loss": False, "frame_stack": 4}
 ATARI_FRAMES = 108_000
+LARGEST = float(np.finfo(np.float32).max)
 OURS = ("vectorization", "overlap", "clip_rewards", "truncates_itself")
 
 
@@ -84,7 +89,8 @@ def gymnasium_env(name: str, wrappers: dict[str, Any], **params: Any) -> HostEnv
       wrappers: parameters of `make` that are wrappers. `time_limit` replaces the environment's own limit.
       **params: arguments of the environment's constructor, and:
         `vectorization`: "sync" steps one environment after the other, "async" has a process for each.
-        `overlap`: whether steps are taken while an update is computed; see `HostEnv`.
+        `overlap`: whether steps are taken while an update is computed, True or False; unless given, where the agent
+          tolerates it. See `HostEnv` and `Agent.tolerates_stale_actions`.
         `clip_rewards`: whether agents learn from the rewards' signs (Mnih et al. 2015); returns are of the rewards as
           they are.
         `truncates_itself`: whether it may cut an episode off before its time limit.
@@ -97,11 +103,11 @@ def gymnasium_env(name: str, wrappers: dict[str, Any], **params: Any) -> HostEnv
     """
     owner = f"{GROUP}/{name}"
     gym = _gymnasium(owner)
-    options = {"vectorization": "sync", "overlap": True, "clip_rewards": False, "truncates_itself": False}
+    options = {"vectorization": "sync", "overlap": None, "clip_rewards": False, "truncates_itself": False}
     options |= {key: params.pop(key) for key in OURS if key in params}
     checks.one_of(owner, VECTORIZATIONS, vectorization=options["vectorization"])
     for key in OURS[1:]:
-        checks.one_of(owner, (True, False), **{key: options[key]})
+        checks.one_of(owner, (True, False, None) if key == "overlap" else (True, False), **{key: options[key]})
     recipe = _recipe(owner, _find(gym, owner, name), dict(params), dict(wrappers), options["truncates_itself"])
     env = _first(gym, recipe)
     action_space, obs_space = env.action_space, env.observation_space
@@ -219,13 +225,15 @@ def build(recipe: Recipe, index: int) -> gymnasium.Env:
         _find_atari()
     with _quiet():  # and without Gymnasium's checker, as the guard is there, and the time limit, which comes later
         env = gym.make(recipe.spec, max_episode_steps=-1, disable_env_checker=True, **recipe.arguments)
+    env = _copying(env)
     if recipe.atari is not None:
         env = wrappers.AtariPreprocessing(env, grayscale_newaxis=True, **recipe.atari)
     if recipe.max_steps is not None:
         env = wrappers.TimeLimit(env, recipe.max_steps)
-    for name, value in recipe.wrappers.items():
+    for name, wrap in WRAPPERS.items():
+        value = recipe.wrappers.get(name)
         if value is not None and value is not False:
-            env = WRAPPERS[name](recipe.owner, env, value)
+            env = wrap(recipe.owner, env, value)
     _space(recipe.owner, "observations", env.observation_space)
     _space(recipe.owner, "actions", env.action_space)
     return _guard(env, index, None if recipe.truncates_itself else recipe.max_steps)
@@ -247,21 +255,61 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
+def _copying(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment, within all of its wrappers in one that copies each observation."""
+    import gymnasium as gym
+
+    class Copying(gym.Wrapper):
+        def reset(self, **options: Any) -> tuple[Any, dict]:
+            obs, info = self.env.reset(**options)
+            return copy.deepcopy(obs), info
+
+        def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+            obs, *rest = self.env.step(action)
+            return copy.deepcopy(obs), *rest
+
+    if not isinstance(env, gym.Wrapper):
+        return Copying(env)
+    wrapper = env
+    while isinstance(wrapper.env, gym.Wrapper):
+        wrapper = wrapper.env
+    wrapper.env = Copying(wrapper.env)
+    return env
+
+
+def _fits(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which numbers another dtype holds, bool of their shape: integers exactly, and floats rounded but finite."""
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    return np.isfinite(cast) if dtype.kind == "f" else cast == values
+
+
 def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.Env:
     """The environment without infos, and with a `StepError` for whatever it does wrong."""
     import gymnasium as gym
+    from gymnasium import spaces
 
     space = env.observation_space
     shape, dtype, floats = space.shape, space.dtype, space.dtype.kind == "f"
+    ours = _space("", "observations", space).dtype
 
-    def checked(obs: Any) -> Any:
-        if np.shape(obs) != shape:
-            raise checks.StepError(index, f"an observation has shape {np.shape(obs)}; its space says {shape}")
-        found = getattr(obs, "dtype", dtype)
-        if found != dtype and not np.can_cast(found, dtype, "same_kind"):
-            raise checks.StepError(index, f"an observation is of {found}; its space says {dtype}")
+    def checked(obs: Any) -> np.ndarray:
+        obs = np.array(obs)  # a copy: what is outermost may keep what it gives, too
+        if obs.shape != shape:
+            raise checks.StepError(index, f"an observation has shape {obs.shape}; its space says {shape}")
+        if obs.dtype != dtype and not np.can_cast(obs.dtype, dtype, "same_kind"):
+            raise checks.StepError(index, f"an observation is of {obs.dtype}; its space says {dtype}")
         if floats and not np.isfinite(obs).all():
             raise checks.StepError(index, f"an observation is not finite: {_short(obs)}")
+        if isinstance(space, spaces.Discrete):
+            if not space.start <= obs < space.start + space.n:
+                raise checks.StepError(index, f"an observation is {obs}; its space says {space}")
+        elif obs.dtype != ours or dtype != ours:
+            for narrow in (dtype, ours):
+                if not (fits := _fits(obs, narrow)).all():
+                    raise checks.StepError(
+                        index, f"an observation does not fit into {narrow}: {_short(obs[~fits])}, of {obs.dtype}"
+                    )
         return obs
 
     class Guard(gym.Wrapper):
@@ -284,6 +332,8 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
             self.time += 1
             if not math.isfinite(reward):
                 raise checks.StepError(index, f"a reward is not finite: {reward}")
+            if abs(reward) > LARGEST:
+                raise checks.StepError(index, f"a reward does not fit into float32: {reward}")
             if truncated and not terminated and max_steps is not None and self.time < max_steps:
                 raise checks.StepError(
                     index,
@@ -411,13 +461,73 @@ def _space(owner: str, what: str, space: Any) -> Space:
 def _make_vector(recipe: Recipe, spec: Spec, vectorization: str, num_envs: int) -> HostVector:
     from gymnasium import vector
 
-    makers = [functools.partial(build, recipe, index) for index in range(num_envs)]
+    makers = [functools.partial(_build_in_vector, recipe, index, os.getpid()) for index in range(num_envs)]
     mode = vector.AutoresetMode.SAME_STEP  # the only one in which nothing is stepped that no agent acted in
     if vectorization == "sync":
         return _Vector(vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode), spec)
+    checks.not_where_imported()
     # JAX's threads do not survive a fork. The server, forked before they start, has imported what each process needs.
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-    return _Vector(vector.AsyncVectorEnv(makers, copy=False, autoreset_mode=mode, context="forkserver"), spec)
+    made = vector.AsyncVectorEnv.__new__(vector.AsyncVectorEnv)  # first, for its processes even where it cannot begin
+    try:
+        with _no_process_ends(made, " before it had made its environment", GUARD):
+            made.__init__(makers, copy=False, autoreset_mode=mode, context="forkserver")
+    except BaseException:
+        _end(made)
+        raise
+    return _Vector(made, spec)
+
+
+GUARD = (
+    '; each process imports the script that is run, so what trains must be in it below `if __name__ == "__main__":`, '
+    "else what that process wrote says what went wrong"
+)
+
+
+def _build_in_vector(recipe: Recipe, index: int, parent: int) -> gymnasium.Env:
+    """`build`, in the process `parent` or in one of its own."""
+    if os.getpid() != parent:  # Ctrl-C reaches all processes, and is the parent's to answer
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return build(recipe, index)
+    except Exception as error:  # whatever the environment's constructor raises
+        raise checks.StepError(index, f"it cannot be made: {_describe(error)}") from error
+
+
+@contextlib.contextmanager
+def _no_process_ends(vector: gymnasium.vector.VectorEnv, when: str = "", hint: str = "") -> Iterator[None]:
+    """Turns what is raised where an environment's process has ended into a `StepError` that says how it did."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        processes = vector.processes
+        ended = multiprocessing.connection.wait([process.sentinel for process in processes], timeout=PATIENCE)
+        if not ended:
+            raise
+        index = next(i for i, process in enumerate(processes) if process.sentinel in ended)
+        processes[index].join()
+        code = processes[index].exitcode
+        how = f"ended with exit code {code}{when}{hint}"
+        if code < 0:
+            memory = "; the kernel does that where memory runs out" if code == -signal.SIGKILL else ""
+            how = f"was ended by {signal.Signals(-code).name}{when}{memory}"
+        raise checks.StepError(index, f"its process {how}") from error
+
+
+def _end(vector: gymnasium.vector.AsyncVectorEnv):
+    """Ends the processes of a vector environment, as many as it has begun and whatever they are at."""
+    processes = [process for process in getattr(vector, "processes", ()) if process.pid is not None]
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    for pipe in getattr(vector, "parent_pipes", ()):
+        if pipe is not None:
+            pipe.close()
+    vector.closed = True
+
+
+PATIENCE = 10.0  # seconds until a process that no longer answers is known to have ended
 
 
 class _Vector:
@@ -431,12 +541,14 @@ class _Vector:
         self.action_dtype = vector.single_action_space.dtype
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
-        obs, _ = self.vector.reset(seed=[int(seed) for seed in seeds])
+        with _no_process_ends(self.vector):
+            obs, _ = self.vector.reset(seed=[int(seed) for seed in seeds])
         return self._observed(obs)
 
     def step(self, actions: np.ndarray) -> HostOutcome:
-        actions = np.asarray(actions, self.action_dtype)
-        obs, reward, terminated, truncated, infos = self.vector.step(actions + self.first_action)
+        actions = self._actions(np.asarray(actions))
+        with _no_process_ends(self.vector):
+            obs, reward, terminated, truncated, infos = self.vector.step(actions)
         obs = next_obs = self._observed(obs)
         ended = terminated | truncated
         if ended.any():
@@ -445,7 +557,19 @@ class _Vector:
         return HostOutcome(obs, reward.astype(np.float32), terminated, truncated & ~terminated, next_obs)
 
     def close(self) -> None:
-        self.vector.close(terminate=True)
+        if hasattr(self.vector, "processes"):
+            _end(self.vector)
+        else:
+            self.vector.close()
+
+    def _actions(self, actions: np.ndarray) -> np.ndarray:
+        """As the environments take them."""
+        fits = _fits(actions, self.action_dtype).reshape(len(actions), -1).all(axis=1)
+        if not fits.all():
+            index = int(np.argmin(fits))
+            text = f"an action does not fit into {self.action_dtype}: {_short(actions[index])}, of {actions.dtype}"
+            raise checks.StepError(index, text)
+        return actions.astype(self.action_dtype) + self.first_action
 
     def _observed(self, obs: Any) -> np.ndarray:
         """A copy, of our dtype: the vector environment writes the next ones over its own."""

@@ -1,5 +1,10 @@
 """Gymnasium's environments as jaxrl sees them: spaces, successors, wrappers, and what is said of those that fail."""
 
+import os
+import pathlib
+import re
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +18,7 @@ from host_worlds import LIMIT  # importing it registers its environments
 import jaxrl
 from jaxrl import JaxrlError
 from jaxrl.checks import StepError
-from jaxrl.envs import gymnasium_adapter
+from jaxrl.envs import gymnasium_adapter, registry
 from jaxrl.types import Box, Discrete, HostEnv, box
 
 
@@ -95,6 +100,36 @@ def test_what_was_returned_is_not_written_over():
     assert [outcome.obs[0, 0] for outcome in outcomes] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_may_write_over_its_own_observations(vectorization):
+    first, outcomes = played("Reuser-v0", [0] * 5, 2, vectorization=vectorization, frame_stack=3)
+    assert first.tolist() == [[-5, -5, -5]] * 2
+    assert [outcome.next_obs[1].tolist() for outcome in outcomes] == [
+        [-5, -5, 1], [-5, 1, 2], [1, 2, 3], [2, 3, 4], [-5, -5, 1],
+    ]  # fmt: skip
+    assert [outcome.obs[0].tolist() for outcome in outcomes[2:]] == [[1, 2, 3], [-5, -5, -5], [-5, -5, 1]]
+
+
+def test_what_a_wrapper_keeps_is_not_written_over(monkeypatch):
+    """Wrappers that belong to an environment may keep what they observed; and what is outermost may write over it."""
+
+    class Keeping(gym.Wrapper):
+        def reset(self, **options):
+            self.kept, info = self.env.reset(**options)
+            return self.kept, info
+
+        def step(self, action):
+            before, (self.kept, *rest) = self.kept, self.env.step(action)
+            shown[:] = before
+            return shown, *rest
+
+    shown, construct = np.zeros(1, np.float32), gym.make
+    monkeypatch.setattr(gym, "make", lambda *args, **kwargs: Keeping(construct(*args, **kwargs)))
+    first, outcomes = played("Reuser-v0", [0] * 5)
+    assert first.tolist() == [[-5]]
+    assert [outcome.next_obs.item() for outcome in outcomes] == [-5, 1, 2, 3, -5]
+
+
 def test_termination_wins_where_both_ends_are_reported():
     _, [outcome] = played("Odd-v0", [0], obs="discrete")
     assert (outcome.terminated.tolist(), outcome.truncated.tolist()) == ([True], [False])
@@ -135,7 +170,72 @@ def test_processes_do_the_same(tmp_path):
     assert (error.value.index, error.value.text[:36]) == (0, "step raised ValueError: the wheel ca")
 
 
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("exit", "^its process ended with exit code 3$"),
+        ("kill", "^its process was ended by SIGKILL; the kernel does that where memory runs out$"),
+    ],
+)
+def test_a_process_that_ends_is_named(how, words):
+    vector = jaxrl.make("gymnasium/Fragile-v0", how=how, at=2, vectorization="async").make_vector(2)
+    try:
+        vector.reset([0, 1])
+        for process in vector.vector.processes:  # Ctrl-C reaches them all, and is not theirs to answer
+            os.kill(process.pid, signal.SIGINT)
+        assert vector.step(np.array([0, 0])).obs[:, 0].tolist() == [1, 1]
+        with pytest.raises(StepError) as error:
+            vector.step(np.array([0, 0]))
+        assert error.value.index in (0, 1)
+        assert re.search(words, error.value.text)
+    finally:
+        vector.close()
+    assert not any(process.is_alive() for process in vector.vector.processes)
+
+
+def test_a_script_without_a_main_guard(tmp_path):
+    """Its processes import it; they end quietly, and one error says what to do."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import jax, jaxrl\n"
+        "env, agent = jaxrl.make('gymnasium/FrozenLake-v1', vectorization='async'), jaxrl.q_learning()\n"
+        "state = agent.init(jax.random.key(0), env.spec)\n"
+        "jaxrl.evaluate(jax.random.key(0), agent, state, env, 1)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(jaxrl.__file__).parent.parent)}
+    result = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert re.search(
+        r'RunError: gymnasium/FrozenLake-v1: episode 0 of an evaluation: its process ended with exit code 1 before it '
+        r'had made its environment; .*`if __name__ == "__main__":`', last,
+    )  # fmt: skip
+    assert "freeze_support" not in result.stderr
+
+
 # ---------------------------------------------------------------- wrappers
+
+
+def test_wrappers_are_applied_in_the_documented_order():
+    """However they are given: two frames of flattened observations, of which then nothing is left but the entries."""
+    wrappers = {"frame_stack": 2, "observe": (1, 0), "flatten_observations": True, "scale_rewards": 0.5}
+    for given in (wrappers, dict(reversed(wrappers.items()))):
+        env = gymnasium_adapter.gymnasium_env("Counter-v0", given)
+        vector = env.make_vector(1)
+        assert vector.reset([0]).tolist() == [[1, 0, 1, 0]]
+        assert vector.step(np.array([1])).obs.tolist() == [[1, 0, 1, 2]]
+    assert list(gymnasium_adapter.WRAPPERS) == list(registry.WRAPPERS)[1:]  # time_limit is Gymnasium's own
+
+
+def test_atari_s_wrappers_too():
+    """Screens are flattened before they are stacked: the newest frame's pixels are the last."""
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    _, outcomes = played("ALE/Pong-v5", [2, 3] * 20, flatten_observations=True)
+    before, after = (outcome.obs[0].reshape(4, -1) for outcome in outcomes[-2:])
+    assert before.shape == (4, 84 * 84)
+    assert np.array_equal(before[1:], after[:-1])
+    assert not np.array_equal(before[-1], after[-1])
 
 
 def test_wrappers():
@@ -266,6 +366,49 @@ def test_a_failure_names_the_environment_and_what_it_did(how, words):
         vector.step(np.array([0, 0]))
     assert error.value.index == 1
     assert error.match(words)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"value": 10**10}, r"an observation does not fit into int32: \[10000000000 10000000000\], of int64"),
+        ({"value": 2**63, "dtype": "uint64"}, "an observation does not fit into int64: .*, of uint64"),
+        ({"value": 300, "space": "uint8", "dtype": "uint16"}, "does not fit into uint8: .*300 300.*, of uint16"),
+        ({"value": 1e39, "space": "float64", "dtype": "float64"}, r"does not fit into float32: \[1.e\+39 1.e\+39\]"),
+        ({"value": 6, "space": "discrete"}, r"an observation is 6; its space says Discrete\(4, start=2\)"),
+        ({"value": 3.5, "space": "discrete", "dtype": "float64"}, "an observation is of float64; its space says int64"),
+        ({"value": 1e39, "space": "float64", "dtype": "float64", "reward": True}, r"a reward .* into float32: 1e\+39"),
+    ],
+)
+def test_what_does_not_fit_is_refused(params, words):
+    vector = jaxrl.make("gymnasium/Lossy-v0", **params).make_vector(2)
+    vector.reset([0, 1])
+    with pytest.raises(StepError, match=words) as error:
+        vector.step(np.ones((2, 1), np.float32))
+    assert error.value.index == 0
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"value": 2**31 - 1}, 2**31 - 1),
+        ({"value": 255, "space": "uint8", "dtype": "uint16"}, 255),
+        ({"value": 0.1, "space": "float64", "dtype": "float64"}, np.float32(0.1)),
+        ({"value": 5, "space": "discrete"}, 3),
+    ],
+)
+def test_what_fits_is_kept(params, expected):
+    _, [outcome] = played("Lossy-v0", [np.ones(1)], **params)
+    assert np.all(outcome.obs == expected)
+
+
+def test_an_action_that_does_not_fit_is_refused():
+    """It would be infinite in half precision."""
+    vector = jaxrl.make("gymnasium/Lossy-v0").make_vector(2)
+    vector.reset([0, 1])
+    with pytest.raises(StepError, match=r"an action does not fit into float16: \[100000.\], of float32") as error:
+        vector.step(np.array([[1.0], [1e5]], np.float32))
+    assert error.value.index == 1
 
 
 def test_an_environment_may_cut_off_its_episodes_if_that_is_known():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from experience import GOAL, Kind, fill, goal_history, goal_spec, history, spec
+from experience import GOAL, Kind, fill, goal_history, goal_spec, history, spec, void_steps
 
 import jaxrl
 from jaxrl import prng
@@ -134,6 +134,29 @@ def test_goals_were_reached_in_the_episode(fillings, name):
     assert still > 10  # at a terminal step, too, what was seen there is the goal
     if strategy == "episode":  # the others' goals are reached there at the latest
         assert no_longer > 10
+
+
+def test_no_goal_is_from_the_other_side_of_an_interruption():
+    """Nor from a step that is void; every strategy, with each step's goal replaced."""
+    kind, num_adds, seams = Kind(1, 2, 6), 12, (3, 7, 8)
+    everything = goal_history(kind, num_adds, seams)
+    ended, goals = (everything.terminated | everything.truncated).ravel(), everything.next_obs[..., 0].ravel()
+    void = np.isin(np.arange(ended.size), list(void_steps(everything, kind, seams, num_adds)))
+    assert void.sum() == 5
+    apart = ended | void | np.append(void[kind.num_envs :], [False, False])
+
+    def run(key):
+        replays = [
+            uniform(capacity=24, batch_size=BATCH, read=hindsight(strategy=s, probability=1)) for s in STRATEGIES
+        ]
+        state, _ = fill(replays[0], kind, num_adds, key, 1, everything, goal_spec, seams)
+        return [at_the_end(replay, state, key, ended.size) for replay in replays]
+
+    results = jax.device_get(jax.jit(run, compiler_options=QUICK)(prng.unrolled(jax.random.key(2))))
+    for strategy, (first, wanted) in zip(STRATEGIES, results, strict=True):
+        for step in np.flatnonzero(~void):
+            sources = list(allowed(strategy, step, apart, kind.num_envs, ended.size, 24))
+            assert set(wanted[first == step]) == set(goals[sources]), (strategy, step)
 
 
 @pytest.mark.parametrize("name", FILLINGS)

@@ -1,5 +1,7 @@
 """Prioritized replays: each slot has the probability that a plain version of the paper's formulas gives it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,8 @@ FILLINGS = {  # replay, kind of experience, how many adds, and capacity: several
     "prioritized": (prioritized, Kind(2, 3, 5), 17, 24),
     "not full": (prioritized, Kind(1, 2, 5), 20, 100),
     "ranked": (ranked, Kind(2, 3, 5), 17, 24),
+    "prioritized, interrupted": (prioritized, Kind(1, 3, 5), 25, 24, (2, 3, 9, 13, 14)),
+    "ranked, interrupted": (functools.partial(ranked, sort_every=12), Kind(1, 3, 5), 25, 24, (2, 3, 9, 13, 14)),
 }
 
 
@@ -27,8 +31,8 @@ def fillings():
 
     def samples(key):
         return {
-            name: fill(make(capacity=capacity, batch_size=8), kind, num_adds, key, 3)[1]
-            for name, (make, kind, num_adds, capacity) in FILLINGS.items()
+            name: fill(make(capacity=capacity, batch_size=8), kind, num_adds, key, 3, seams=tuple(*seams))[1]
+            for name, (make, kind, num_adds, capacity, *seams) in FILLINGS.items()
         }
 
     return jax.device_get(jax.jit(jax.vmap(samples))(keys))

@@ -1,5 +1,7 @@
 """The uniform replay: what is stored is what is sampled, from written slots alone, all equally often."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,16 @@ KINDS = {  # kind of experience, and how many adds: past several turns of the ri
     "limit longer than the ring": (Kind(2, 1, 100), 40),
     "one step": (Kind(2, 2, 1), 20),
     "whole": (Kind(12, 2, 5), 4),
+    "interrupted": (Kind(1, 3, 5), 30),
+    "interrupted, and no known limit": (Kind(1, 2, None), 40),
+    "interrupted, and limit longer than a write": (Kind(2, 3, 9), 17),
+    "interrupted, and limit shorter than a write": (Kind(4, 1, 3), 22),
 }
+SEAMS = (2, 3, 7, 12, 13, 14)  # of those that are interrupted
+
+
+def seams_of(name):
+    return SEAMS if name.startswith("interrupted") else ()
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +43,11 @@ def fillings():
     replay = uniform(capacity=CAPACITY, batch_size=BATCH)
 
     def run(keys):
-        return {
-            name: jax.vmap(lambda key, k=kind, n=n: fill(replay, k, n, key, LENGTH))(keys)
-            for name, (kind, n) in KINDS.items()
-        }
+        results = {}
+        for name, (kind, n) in KINDS.items():
+            one = functools.partial(fill, replay, kind, n, length=LENGTH, seams=seams_of(name))
+            results[name] = jax.vmap(lambda key, one=one: one(key=key))(keys)
+        return results
 
     return jax.device_get(jax.jit(run)(keys))
 
@@ -45,8 +57,10 @@ def test_stored_is_sampled(fillings, name):
     kind, num_adds = KINDS[name]
     _, samples = fillings[name]
     for seed in range(2):
-        check(jax.tree.map(lambda x: x[seed], samples), kind, num_adds, CAPACITY)
-    np.testing.assert_array_equal(samples.weights, 1.0)
+        check(jax.tree.map(lambda x: x[seed], samples), kind, num_adds, CAPACITY, seams_of(name))
+    if seams_of(name):
+        assert 0 < (samples.weights == 0).sum() < 100
+    assert np.isin(samples.weights, [0, 1] if seams_of(name) else [1]).all()
 
 
 def test_every_kind_of_end_was_seen(fillings):
@@ -99,6 +113,19 @@ def test_slots_are_equally_likely():
     indices = np.asarray(sample(keys, 40))
     assert any(len(set(row)) < 40 for row in indices)  # with replacement
     assert len({row.tobytes() for row in indices}) == len(keys)
+
+
+def test_an_interruption_voids_what_did_not_end():
+    """Of three environments one terminated and one was truncated: these steps stay as they are. Twice is as once."""
+    replay, kind = uniform(capacity=6, batch_size=2), Kind(1, 3, 5)
+    steps = jax.tree.map(jnp.asarray, history(kind, 1))
+    steps = steps._replace(terminated=jnp.array([[True, False, False]]), truncated=jnp.array([[False, True, False]]))
+    empty = replay.init(steps, spec(kind))
+    once = replay.interrupt(replay.add(replay.add(empty, steps, 0), steps, 3), 6)
+    assert once.rest.terminated.tolist() == [True, False, False, True, False, True]
+    assert once.rest.truncated.tolist() == [False, True, False, False, True, True]
+    jax.tree.map(np.testing.assert_array_equal, once, replay.interrupt(once, 6))
+    jax.tree.map(np.testing.assert_array_equal, empty, replay.interrupt(empty, 0))
 
 
 def test_update_changes_nothing():
