@@ -1,7 +1,12 @@
 """Training in environments on the host: what an agent sees there, and that all else is as in the compiled loop."""
 
 import json
+import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 from typing import NamedTuple
 
 import jax
@@ -15,11 +20,13 @@ import host_worlds
 from host_worlds import LIMIT
 
 import jaxrl
-from jaxrl import JaxrlError, cli, dqn, host, ppo
+from jaxrl import JaxrlError, a2c, cli, dqn, host, n_step_sarsa, ppo, q_learning, td
+from jaxrl.agents import AGENTS
 from jaxrl.checks import RunError
 from jaxrl.envs import registry
 from jaxrl.networks import CNN, MLP, NatureCNN, make_torso, orthogonal
 from jaxrl.program import plan
+from jaxrl.replay.ring import window
 from jaxrl.run import Job, Listener, execute, prepare, trained
 from jaxrl.types import Agent, Discrete, Spec, Transition, box
 
@@ -27,10 +34,17 @@ from jaxrl.types import Agent, Discrete, Spec, Transition, box
 class RecorderState(NamedTuple):
     version: jax.Array
     last: Transition
+    cut: jax.Array  # the steps at which episodes were interrupted, added up
 
 
 def recorder(
-    *, rate: float = 1.0, num_envs: int = 2, rollout_length: int = 4, episodic: bool = False, bad: float = -1.0
+    *,
+    rate: float = 1.0,
+    num_envs: int = 2,
+    rollout_length: int = 4,
+    episodic: bool = False,
+    bad: float = -1.0,
+    tolerant: bool = False,
 ) -> Agent:
     """An agent that keeps its last trajectory, and reports with each action how often it was updated before.
 
@@ -53,16 +67,19 @@ def recorder(
         extras = {"version": count, "memory": number, "step": count, "drawn": number}
         extras |= {"episode_return": number, "episode_length": count}
         obs, action = zeros(spec.obs_space), zeros(spec.action_space)
-        return RecorderState(jnp.int32(0), Transition(obs, action, number, flag, flag, obs, extras))
+        return RecorderState(jnp.int32(0), Transition(obs, action, number, flag, flag, obs, extras), jnp.int32(0))
 
     def update(state, trajectory, key, step):
         metrics = {"rate": jnp.float32(rate), "drawn": jax.random.uniform(key), "seen": jnp.float32(step)}
-        return RecorderState(state.version + 1, trajectory), metrics
+        return RecorderState(state.version + 1, trajectory, state.cut), metrics
 
     def init_memory(num_envs):
         return jnp.zeros(num_envs)
 
-    return Agent(init, act, update, num_envs, rollout_length, init_memory, "recorder", episodic)
+    def interrupt(state, step):
+        return state._replace(cut=state.cut + step)
+
+    return Agent(init, act, update, num_envs, rollout_length, init_memory, "recorder", episodic, tolerant, interrupt)
 
 
 def compiled(env_id="gymnasium/Counter-v0", seeds=2, constructor=recorder, episodes=3, env_params=None, **hypers):
@@ -129,6 +146,73 @@ def test_the_first_action_after_an_update_comes_from_the_parameters_before_it(pr
     assert versions[False][1, :, 1].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
+def test_who_tolerates_it_says_so():
+    """Every agent has to decide; an option of an agent may take it away."""
+    tolerant = {
+        "acer", "ddpg", "diayn", "discrete_sac", "double_q_learning", "dqn", "droq", "expected_sarsa", "n_step_td",
+        "naf", "nfq", "q_learning", "qr_dqn", "r2d2", "rainbow", "redq", "sac", "sac_v1", "td", "td3",
+    }  # fmt: skip
+    not_tolerant = {
+        "a2c", "a3c", "cem", "dppo", "hill_climbing", "monte_carlo", "n_step_sarsa", "npg", "one_step_actor_critic",
+        "ppo", "pqn", "reinforce", "sarsa", "sarsa_lambda", "trpo",
+    }  # fmt: skip
+    assert AGENTS.keys() == tolerant | not_tolerant
+    for name, constructor in AGENTS.items():
+        assert constructor().tolerates_stale_actions == (name in tolerant), name
+
+
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_unless_it_is_asked_for_the_agent_decides(tolerant):
+    versions = trajectories(compiled(tolerant=tolerant, seeds=1), 2).extras["version"]
+    assert versions[0, :, 0].tolist() == ([0, 0, 0, 0, 0, 1, 1, 1] if tolerant else [0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_an_on_policy_agent_learns_from_its_own_actions():
+    """With hardly any learning rate the policy that learns is the one that acted, whatever the statistics do."""
+    small = {"num_envs": 2, "rollout_length": 8, "num_minibatches": 1, "num_epochs": 1, "hidden_sizes": (8,)}
+    program = compiled(seeds=1, constructor=ppo, learning_rate=1e-12, normalize_observations=True, **small)
+    _, metrics = program.train(program.init(), 6)
+    program.close()
+    assert abs(metrics["approx_kl"][0]) < 1e-9
+
+
+def test_sarsa_finds_its_way():
+    """It plays in each state the action that it has drawn there, and not the one that it had drawn before."""
+    results = jaxrl.sweep(
+        n_step_sarsa, "gymnasium/FrozenLake-v1", num_steps=15_000, seeds=2, eval_episodes=1, eval_every=15_000,
+        env_params={"is_slippery": False},
+    )  # fmt: skip
+    assert results.summary["final_return"]["per_seed"] == [1, 1]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_what_overlaps_is_one_update_late_and_nothing_else_changes(overlap):
+    """Against a plain loop, in which the first action after an update is chosen with the state before it."""
+    program = compiled(seeds=1, constructor=q_learning, env_params={"discrete": True, "overlap": overlap})
+    state = jax.tree.map(lambda x: x[0] if x.ndim and x.shape[0] == 1 else x, program.init())
+    found, _ = program.train(program.init(), 100)
+    program.close()
+    agent, world, moments = q_learning(), host_worlds.Counter(discrete=True), 0
+    act, update = jax.jit(agent.act), jax.jit(agent.update)
+    now = before = state.agent
+    tables, obs = [], world.reset()[0]
+    for step in range(100):
+        update_key, act_key, _ = jax.random.split(jax.random.fold_in(state.key, step), 3)
+        action, _, _ = act(before if overlap else now, (), jnp.array([obs]), act_key, step)
+        next_obs, reward, terminated, _, _ = world.step(action[0])
+        moments += 1
+        truncated = moments == LIMIT and not terminated
+        one = Transition([obs], action, [reward], [terminated], [truncated], [next_obs], {})
+        one = jax.tree.map(lambda x: jnp.asarray(x).reshape(1, 1), one, is_leaf=lambda x: isinstance(x, list))
+        before, (now, _) = now, update(now, one, update_key, step)
+        tables.append(now.q)
+        obs = next_obs
+        if terminated or truncated:
+            obs, moments = world.reset()[0], 0
+    np.testing.assert_allclose(found.agent.q[0], now.q, rtol=1e-5, atol=1e-6)
+    assert np.ptp(now.q, axis=1).max() > 0.1
+
+
 def test_no_key_is_used_twice(programs):
     drawn = {overlap: trajectories(programs[overlap], 4).extras["drawn"] for overlap in (True, False)}
     assert np.array_equal(drawn[True], drawn[False])
@@ -158,6 +242,11 @@ def test_episodic_agents_begin_every_trajectory_with_new_episodes():
     assert seen.extras["memory"][0, :, 0].tolist() == [0, 1, 2, 3] * 3
     assert seen.extras["episode_length"][0, :, 1].tolist() == [1, 2, 3, 4] * 3
     assert seen.extras["version"][0, :, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    state, _ = program.train(program.init(), 2)
+    program.close()
+    state, _ = program.train(state, 1)
+    assert state.agent.cut.tolist() == [0]  # there is nothing to interrupt
+    program.close()
 
 
 def test_rewards_clipped_to_their_signs_and_returns_that_are_not():
@@ -210,9 +299,17 @@ def test_evaluate_from_python():
 
 # ---------------------------------------------------------------- as in the compiled loop
 
-SMALL = {
-    "ppo": (ppo, {"num_envs": 2, "rollout_length": 8, "num_minibatches": 1, "hidden_sizes": (8,)}),
-    "dqn": (dqn, {"replay_size": 64, "batch_size": 8, "warmup_steps": 32, "hidden_sizes": (8,), "num_envs": 2}),
+SMALL = {  # constructor, arguments, the environment's on the host, and a metric that depends on the rate
+    "ppo": (ppo, {"num_envs": 2, "rollout_length": 8, "num_minibatches": 1, "hidden_sizes": (8,)}, {}, "entropy"),
+    "dqn": (
+        dqn,
+        {"replay_size": 64, "batch_size": 8, "warmup_steps": 32, "hidden_sizes": (8,), "num_envs": 2},
+        {"overlap": False},
+        "loss",
+    ),
+    "a2c": (a2c, {"num_envs": 2, "rollout_length": 1, "hidden_sizes": (8,)}, {}, "entropy"),
+    "n_step_sarsa": (n_step_sarsa, {}, {"discrete": True}, "td_error"),
+    "td": (td, {}, {}, "td_error"),  # its actions overlap with updates, and no update changes its policy
 }
 
 
@@ -220,17 +317,18 @@ SMALL = {
 def test_the_same_numbers_as_in_the_compiled_loop(name, monkeypatch):
     """The same environment in both worlds, a sweep of rates, and one update after the other: the same keys."""
     monkeypatch.setitem(registry.OWN, "jaxrl/Counter-v0", host_worlds.counter)
-    constructor, small = SMALL[name]
+    constructor, small, env_params, telling = SMALL[name]
     options = {"num_steps": 320, "seeds": 2, "log_every": 64, "eval_every": 160, "eval_episodes": 2}
     options |= small | {"learning_rate": [1e-3, 1e-2]}
-    on_device = jaxrl.sweep(constructor, "jaxrl/Counter-v0", **options)
-    on_host = jaxrl.sweep(constructor, "gymnasium/Counter-v0", **options, env_params={"overlap": False})
+    there = {key: value for key, value in env_params.items() if key != "overlap"}
+    on_device = jaxrl.sweep(constructor, "jaxrl/Counter-v0", **options, env_params=there)
+    on_host = jaxrl.sweep(constructor, "gymnasium/Counter-v0", **options, env_params=env_params)
     assert on_host.metrics.keys() == on_device.metrics.keys()
     assert on_host.configs == on_device.configs
     assert on_host.summary.keys() == on_device.summary.keys()
     for metric, values in on_device.metrics.items():
         np.testing.assert_allclose(on_host.metrics[metric], values, rtol=1e-3, atol=1e-5, err_msg=metric)
-    assert np.unique(on_host.metrics["loss" if name == "dqn" else "entropy"][:, :, -1]).size == 4
+    assert np.unique(on_host.metrics[telling][:, :, -1]).size == 4
 
 
 def test_rows_over_devices_are_padded(monkeypatch):
@@ -248,6 +346,69 @@ def test_rows_over_devices_are_padded(monkeypatch):
     assert over_two.evaluate(two).tolist() == alone.evaluate(one).tolist() == [[30] * 3] * 3
     for program in (alone, over_two):
         program.close()
+
+
+# ---------------------------------------------------------------- where episodes are interrupted
+
+
+def test_a_run_that_goes_on_says_so_to_the_agent(programs):
+    """Once, with the steps so far; its first action is an episode's first."""
+    program = programs[True]
+    state, _ = program.train(program.init(), 2)
+    assert state.agent.cut.tolist() == [0, 0]
+    program.close()
+    state, _ = program.train(state, 1)
+    assert state.agent.cut.tolist() == [16, 16]
+    last = state.agent.last
+    assert (last.obs[0, 0, :, 0].tolist(), last.extras["memory"][0, 0].tolist()) == ([0, 0], [0, 0])
+    state, _ = program.train(state, 1)
+    assert state.agent.cut.tolist() == [16, 16]
+    program.close()
+
+
+def test_a_replay_holds_no_step_that_leads_into_another_run():
+    """What follows in the replay is what the world does; interruptions lie within one block, and beside an end."""
+    program = compiled(seeds=1, constructor=dqn, **SMALL["dqn"][1])
+    state = program.init()
+    for updates in (4, 1, 2, 5, 6, 3, 8):
+        state, _ = program.train(state, updates)
+        program.close()
+    replay, seen = jax.tree.map(lambda x: x[0], state.agent.replay), int(state.step)
+    steps, valid = jax.jit(lambda ring: window(ring, None, jnp.arange(seen), seen, 4))(replay)
+    steps, valid = jax.tree.map(np.asarray, (steps, valid))
+    count, following = steps.obs[..., 0], steps.next_obs[..., 0]
+    good = valid & ~steps.terminated  # what follows a terminal step is never asked for
+    assert np.array_equal((count + 1 + steps.action)[good], following[good])
+    assert np.array_equal(count[:, 1:][valid[:, 1:]], following[:, :-1][valid[:, 1:]])
+    assert 6 < np.sum(~valid[:, 0]) <= 12
+    assert np.sum(steps.truncated[:, 0] & valid[:, 0]) >= 2
+
+
+def test_every_agent_ends_what_it_keeps_of_an_episode():
+    """A replay's newest steps are void then. Tables' traces and windows, `tests/agents/test_tabular.py` looks at."""
+    vector, table = box(-1, 1, (3,)), Discrete(5)
+    with_replay = {
+        "acer", "ddpg", "diayn", "discrete_sac", "dqn", "droq", "naf", "nfq", "qr_dqn", "r2d2", "rainbow", "redq",
+        "sac", "sac_v1", "td3",
+    }  # fmt: skip
+    with_episode = {"n_step_sarsa", "n_step_td", "sarsa_lambda", "td"}
+    for name, constructor in AGENTS.items():
+        agent = constructor()
+        for spaces in ((table, Discrete(2)), (vector, Discrete(2)), (vector, box(-1, 1, (2,)))):
+            try:
+                shapes = jax.eval_shape(lambda agent=agent, s=spaces: agent.init(jax.random.key(0), Spec("E", *s, 50)))
+                break
+            except JaxrlError:
+                pass
+        state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        cut = agent.interrupt(state, jnp.int32(agent.num_envs * agent.rollout_length))
+        if name in with_replay:
+            ring = getattr(cut.replay, "ring", cut.replay)
+            void = np.flatnonzero(ring.rest.terminated & ring.rest.truncated)
+            newest = agent.num_envs * (agent.rollout_length - 1) + np.arange(agent.num_envs)
+            assert np.array_equal(void, newest), name
+        elif name not in with_episode:
+            assert all(a is b for a, b in zip(*map(jax.tree.leaves, (state, cut)), strict=True)), name
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -280,6 +441,46 @@ def test_a_failure_ends_the_run_with_a_checkpoint_from_which_it_goes_on(tmp_path
     assert seen == [4, 24, 36, 52, 68]  # means of 0 and 8; of what was left after the failure; of 32 and 40; ...
     assert np.flatnonzero(np.isfinite(results.metrics["eval_return"][0])).tolist() == [1, 3, 4]
     assert len(np.unique(results.metrics["drawn"])) == 10
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_process_that_ends_leaves_a_checkpoint(tmp_path, how):
+    """One of four: which environment it was, of which seed, and when; and the run goes on from there."""
+    job = fragile(tmp_path, checkpoint_every=1000)
+    job.env_params.update(how=how, vectorization="async")
+    ready = prepare(job, recorder)
+    words = {"exit": "ended with exit code 3", "kill": "was ended by SIGKILL"}[how]
+    with pytest.raises(RunError, match=rf"environment \d of seed \d, in the update that .* 24: its process {words}"):
+        execute(ready, tmp_path / "run")
+    (tmp_path / "trap").unlink()
+    assert execute(ready, tmp_path / "run").metrics["seen"][0].tolist() == [4, 24, 36, 52, 68]
+
+
+def test_ctrl_c_in_all_processes_ends_in_a_checkpoint(tmp_path):
+    """As a terminal sends it: the environments' processes leave the answer to the run."""
+    out = tmp_path / "run"
+    words = [
+        *("train", "q_learning", "--env", "gymnasium/FrozenLake-v1", "--num-steps", "50000000", "--seeds", "1"),
+        *("--env-params", "vectorization=async", "--log-every", "500", "--checkpoint-every", "500", "--out", str(out)),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(jaxrl.__file__).parent.parent)}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "jaxrl", *words], env=environment, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("checkpoints/group_0/[0-9]*")) and time.monotonic() < deadline:
+            assert run.poll() is None, run.stdout.read()
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGINT)
+        said, _ = run.communicate(timeout=120)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 130, said
+    assert f"jaxrl resume {out}" in " ".join(said.split())
+    assert "Traceback" not in said
 
 
 def test_the_same_call_goes_on_after_a_failure(tmp_path):

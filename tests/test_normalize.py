@@ -237,7 +237,7 @@ def test_agents_with_a_replay_do_not_see_the_scale_of_observations(agent, env):
 def test_the_rest_of_the_agent_is_kept(transform):
     inner = recorder()
     agent = transform(inner)
-    assert agent[3:] == inner[3:]  # num_envs, rollout_length, init_memory, name
+    assert agent[3:8] == inner[3:8]  # num_envs, rollout_length, init_memory, name, episodic
     spec = SPEC._replace(obs_space=box(0, 1, (D,)))
     state = agent.init(KEY, spec)
     memory = agent.init_memory(N)
@@ -272,6 +272,30 @@ def test_rewards_are_scaled_by_the_deviation_of_the_running_return(episodic):
         np.testing.assert_allclose(state.agent.reward, np.clip(scaled, -clip, clip), 1e-4, 1e-6)
         np.testing.assert_array_equal(state.agent.obs, batch.obs)
     assert 0 < num_clipped < 4 * T * N
+
+
+def test_what_the_transformations_do_where_episodes_are_interrupted():
+    """The running return begins anew, and the inner agent is told."""
+    inner = recorder()._replace(interrupt=lambda state, step: state._replace(step=-step), tolerates_stale_actions=True)
+    agent = norm.normalize_observations(norm.normalize_rewards(inner, 0.9))
+    state = agent.init(KEY, SPEC)
+    state, _ = jax.jit(agent.update)(state, random_trajectory(0, ends=0.0), KEY, 15)
+    assert np.all(state.agent.returns > 0)
+    cut = agent.interrupt(state, 30)
+    assert cut.agent.agent.step == -30
+    assert cut.agent.returns.tolist() == [0] * N
+    kept = cut._replace(agent=state.agent)
+    jax.tree.map(np.testing.assert_array_equal, kept, state)
+    jax.tree.map(np.testing.assert_array_equal, cut.agent.statistics, state.agent.statistics)
+
+
+def test_statistics_that_move_make_actions_stale():
+    """Those that what is learned from is scaled by as well, and not those that scale what a replay gives."""
+    tolerant = recorder()._replace(tolerates_stale_actions=True)
+    assert norm.normalize_rewards(tolerant, 0.9).tolerates_stale_actions
+    assert not norm.normalize_observations(tolerant).tolerates_stale_actions
+    assert not norm.normalize_rewards(recorder(), 0.9).tolerates_stale_actions
+    assert td3(**SMALL).tolerates_stale_actions
 
 
 def test_gamma_and_clip_may_be_traced():

@@ -70,8 +70,8 @@ def stream() -> Transition:
     return Transition(obs.astype(np.int32), action.astype(np.int32), reward, end == 1, end == 2, next_obs, {})
 
 
-def along(agent, trajectory, key):
-    """`agent.update` along a stream: the states after each update, the keys, and the metrics."""
+def along(agent, trajectory, key, state=None):
+    """`agent.update` along a stream: the states after each update, the metrics, and the keys."""
     length = agent.rollout_length
     parts = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, length, 1), trajectory)
     steps = jnp.arange(len(parts.reward)) * length
@@ -82,7 +82,8 @@ def along(agent, trajectory, key):
         state, metrics = agent.update(state, part, key, step)
         return state, (state, metrics)
 
-    return *jax.lax.scan(body, agent.init(key, SPEC), (parts, keys, steps))[1], keys
+    state = agent.init(key, SPEC) if state is None else state
+    return *jax.lax.scan(body, state, (parts, keys, steps))[1], keys
 
 
 @pytest.fixture(scope="module")
@@ -382,6 +383,35 @@ def test_truncation_bootstraps_and_termination_does_not():
 
 
 # Identities, through the loop.
+
+
+def test_an_interruption_ends_all_that_is_going_on():
+    """In the midst of an episode. Who goes on learns as one that knows as much and begins, and not as if it were none.
+
+    What an offline agent would have added to its weights at the end, it adds then.
+    """
+
+    def run(key):
+        results = {}
+        for name, agent in AGENTS.items():
+            before, after = (jax.tree.map(lambda x, s=s: x[s], stream()) for s in (slice(20, 60), slice(60, 100)))
+            state = jax.tree.map(lambda x: x[-1], along(agent, before, key)[0])
+            known = {field: getattr(state, field) for field in state._fields if field in ("q", "tables", "weights")}
+            if hasattr(state, "pending"):
+                known["weights"] += state.pending
+            begins = agent.init(key, SPEC)._replace(**known)
+            states = agent.interrupt(state, jnp.int32(40)), begins, state
+            states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            went_on = jax.vmap(lambda state, agent=agent, after=after: along(agent, after, key, state)[0])(states)
+            results[name] = [getattr(went_on, field) for field in known]
+        return results
+
+    carrying = {"n_step_sarsa 3", "sarsa_lambda accumulating", "sarsa_lambda replacing", "td online", "td offline",
+                "td one-hot", "td monte carlo", "n_step_td 3", "n_step_td one-hot"}  # fmt: skip
+    for name, [values] in jax.jit(run, compiler_options=QUICK)(jax.random.key(3)).items():
+        cut, begins, went_on = values
+        np.testing.assert_array_equal(cut, begins)
+        assert np.any(cut != went_on) == (name in carrying), name
 
 
 def test_special_cases_are_the_same_agent():
