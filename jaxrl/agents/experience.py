@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import checks, normalize
 from jaxrl.replay import NO_SLOT, Replay, Sample
@@ -47,7 +48,25 @@ def interrupt_of(replay: Replay) -> Callable[[PyTree, Array], PyTree]:
     return lambda state, step: state._replace(replay=replay.interrupt(state.replay, step))
 
 
-# gradient_step(spec, learner, batch, weights, key, count, step) -> (learner, errors, metrics)
+class Moment(NamedTuple):
+    """When a gradient step happens; int32 `()`, the same for all seeds.
+
+    The g-th of the G gradient steps, counted from 0, in the update that adds the environment steps after s up to s + A
+    stands for those after s + g A / G up to s + (g + 1) A / G, rounded down. So what is due every so many environment
+    steps falls on the same gradient step however many of them an update makes.
+
+    Attributes:
+      count: the number of the gradient step; it goes on through the warm-up.
+      begin: environment steps before those that it stands for.
+      end: environment steps with them.
+    """
+
+    count: Array
+    begin: Array
+    end: Array
+
+
+# gradient_step(spec, learner, batch, weights, key, count, step) -> (learner, errors, metrics), `step` a moment's begin
 GradientStep = Callable[..., tuple[Learner, Array, Metrics]]
 
 
@@ -152,8 +171,8 @@ def make_experience(
         learn = make_learning(experience, metrics, **options)
 
         def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-            def one(learner: Learner, batch: Any, weights: Array, key: Key, count: Array):
-                return gradient_step(state.spec, learner, batch, weights, key, count, step)
+            def one(learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
+                return gradient_step(state.spec, learner, batch, weights, key, moment.count, moment.begin)
 
             learner = Learner(state.params, state.target_params, state.opt_state)
             learner, stored, values = learn(one, learner, state.replay, trajectory, key, step)
@@ -279,13 +298,16 @@ def make_learning(
 
     Returns:
       `learn(gradient_step, learner, memory, trajectory, key, step) -> (learner, memory, metrics)`, where
-      `gradient_step(learner, batch, weights, key, count) -> (learner, errors, metrics)`: the learner is what gradient
-      steps change, `weights` the importance weights `[B]`, `errors` `[B]` what the replay takes priorities from, and
-      `count` the number of the gradient step, which goes on through the warm-up; all seeds share it.
+      `gradient_step(learner, batch, weights, key, moment) -> (learner, errors, metrics)`: the learner is what gradient
+      steps change, `weights` the importance weights `[B]`, `errors` `[B]` what the replay takes priorities from, which
+      the next gradient step's sample already follows, and `moment` a `Moment`.
     """
     replay, gradient_steps = experience.replay, experience.gradient_steps
     prepare = prepare or experience.in_one
     length = length or experience.n_step
+    several = gradient_steps > 1
+    added = experience.num_envs * experience.rollout_length
+    passed = np.arange(gradient_steps + 1) * added // gradient_steps  # environment steps, with each gradient step
 
     def learn(
         gradient_step: Callable[..., tuple[PyTree, Array, Metrics]],
@@ -297,30 +319,38 @@ def make_learning(
     ) -> tuple[PyTree, PyTree, Metrics]:
         kept = {name: trajectory.extras[name] for name in extras}
         memory = replay.add(memory, trajectory._replace(extras=kept), step)
-        seen = step + trajectory.reward.size
-        first = step // trajectory.reward.size * gradient_steps
+        seen = step + added
+        counts = step // added * gradient_steps + jnp.arange(gradient_steps)
+        moments = Moment(counts, *(step + jnp.asarray(x, jnp.int32) for x in (passed[:-1], passed[1:])))
 
-        def one(learner: PyTree, inputs: tuple[Key, Array]):
-            sample_key, key = jax.random.split(inputs[0])
+        def one(carry: tuple[PyTree, PyTree], inputs: tuple[Key, Moment]):
+            (learner, memory), (key, moment) = carry, inputs
+            sample_key, key = jax.random.split(key)
             sample = replay.sample(memory, sample_key, seen, length)
-            learner, errors, values = gradient_step(learner, prepare(sample), sample.weights, key, inputs[1])
-            return learner, (values, sample.indices, errors)
+            learner, errors, values = gradient_step(learner, prepare(sample), sample.weights, key, moment)
+            seen_errors = sample.indices, errors
+            if several:
+                memory, seen_errors = replay.update(memory, *seen_errors), ()
+            return (learner, memory), (values, seen_errors)
 
-        def wait(learner: PyTree, inputs: PyTree):
-            batch_size = jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices.shape[0]
-            errors = jnp.zeros((gradient_steps, batch_size))
+        def wait(carry: tuple[PyTree, PyTree], inputs: PyTree):
             nothing = {name: jnp.zeros(gradient_steps) for name in metrics}
-            return learner, (nothing, jnp.full(errors.shape, NO_SLOT, jnp.int32), errors)
+            if several:
+                return carry, (nothing, ())
+            indices = jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices
+            return carry, (nothing, (jnp.full((1, *indices.shape), NO_SLOT, jnp.int32), jnp.zeros((1, *indices.shape))))
 
-        # Neither branch carries the replay: a branch that did would copy it.
-        learner, (values, indices, errors) = jax.lax.cond(
+        # The replay goes through the branch and the loop, which would copy it, but for this: JAX takes out what both
+        # hand on as it is, such as all transitions. Only priorities are left, and with one gradient step not even they.
+        (learner, memory), (values, seen_errors) = jax.lax.cond(
             seen >= experience.warmup_steps,
-            lambda learner, inputs: jax.lax.scan(one, learner, inputs),
+            lambda carry, inputs: jax.lax.scan(one, carry, inputs),
             wait,
-            learner,
-            (jax.random.split(key, gradient_steps), first + jnp.arange(gradient_steps)),
+            (learner, memory),
+            (jax.random.split(key, gradient_steps), moments),
         )
-        memory = replay.update(memory, indices.reshape(-1), errors.reshape(-1))
+        if not several:
+            memory = replay.update(memory, *(x[0] for x in seen_errors))
         return learner, memory, jax.tree.map(jnp.mean, values)
 
     return learn

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.experience import Experience, Learner, ReplayState, make_learning
+from jaxrl.agents.experience import Experience, Learner, Moment, ReplayState, make_learning
 from jaxrl.agents.optimizer import annealed
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.networks import ACTIVATIONS
@@ -115,12 +115,20 @@ def make_update(
     """
     learn = make_learning(experience, ("loss", *metrics), prepare=prepare, length=length, extras=extras)
 
+    def move(params: PyTree, target_params: PyTree, moment: Moment) -> PyTree:
+        """The target parameters after a gradient step, in which as many moves are due as periods end with it."""
+        due = moment.end // target_update_every - moment.begin // target_update_every
+        moved = jnp.where(due == 1, tau, 1.0 - (1.0 - tau) ** due)  # by several moves; exactly tau by one
+        return jax.lax.cond(
+            due > 0, lambda: optax.incremental_update(params, target_params, moved), lambda: target_params
+        )
+
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        def gradient_step(learner: tuple[PyTree, PyTree], batch: Any, weights: Array, key: Key, count: Array):
-            params, opt_state = learner
+        def gradient_step(learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
+            params, target_params, opt_state = learner
             target_key, loss_key = jax.random.split(key)
-            target_params = state.target_params if target_network else params
-            goal = jax.lax.stop_gradient(target(params, target_params, batch, state.spec, target_key))
+            judge = target_params if target_network else params
+            goal = jax.lax.stop_gradient(target(params, judge, batch, state.spec, target_key))
             # First the target, then the rest: neither network's activations are in memory together with the other's.
             goal, params = jax.lax.optimization_barrier((goal, params))
 
@@ -131,16 +139,13 @@ def make_update(
             (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
             updates, opt_state = optimizer.update(grads, opt_state, params)
             if anneal_steps:
-                updates = jax.tree.map(lambda u: annealed(step, anneal_steps) * u, updates)
-            return (optax.apply_updates(params, updates), opt_state), out.errors, {"loss": value, **out.metrics}
+                updates = jax.tree.map(lambda u: annealed(moment.begin, anneal_steps) * u, updates)
+            params = optax.apply_updates(params, updates)
+            learner = Learner(params, move(params, target_params, moment), opt_state)
+            return learner, out.errors, {"loss": value, **out.metrics}
 
-        learner = (state.params, state.opt_state)
-        (params, opt_state), memory, values = learn(gradient_step, learner, state.replay, trajectory, key, step)
-        target_params = jax.lax.cond(
-            (step + trajectory.reward.size) // target_update_every != step // target_update_every,
-            lambda: optax.incremental_update(params, state.target_params, tau),
-            lambda: state.target_params,
-        )
-        return ReplayState(state.spec, params, target_params, opt_state, memory), values
+        learner = Learner(state.params, state.target_params, state.opt_state)
+        learner, memory, values = learn(gradient_step, learner, state.replay, trajectory, key, step)
+        return ReplayState(state.spec, *learner, memory), values
 
     return update
