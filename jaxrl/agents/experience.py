@@ -78,8 +78,9 @@ class Experience(NamedTuple):
       make_update: `make_update(gradient_step, metrics, **options) -> update`, an agent's, for a `GradientStep`; the
         rest as in `make_learning`.
       in_one: `in_one(sample) -> batch`, the sample's n steps as one.
+      check_capacity: `check_capacity(least, what)` raises a `JaxrlError` where the replay is known to hold fewer than
+        `least` steps, which are `what`.
       replay: where transitions are kept.
-      replay_size: how many of them.
       gamma: discount.
       n_step: environment steps whose rewards a target holds before it bootstraps.
       warmup_steps: environment steps before the first gradient step.
@@ -91,8 +92,8 @@ class Experience(NamedTuple):
     init: Callable[..., ReplayState]
     make_update: Callable[..., Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]]
     in_one: Callable[[Sample], NStep]
+    check_capacity: Callable[[int, str], None]
     replay: Replay
-    replay_size: int
     gamma: Array | float
     n_step: int
     warmup_steps: int
@@ -126,7 +127,7 @@ def make_experience(
       gamma: discount, in [0, 1].
       n_step: environment steps whose rewards a target holds before it bootstraps.
       replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
-        Python also a `Replay`, which comes with its own sizes.
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
       replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
       batch_size: samples in each gradient step; at most warmup_steps.
       priority_alpha: how much the priorities count, in [0, 1].
@@ -155,7 +156,13 @@ def make_experience(
             f"{owner}: replay_ratio={replay_ratio} is not accepted; times num_envs * rollout_length = {added} it must "
             "be a whole number of gradient steps, at least 1"
         )
-    check_schedule(owner, batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps, added=added)
+    names = SIZES
+    if isinstance(replay, Replay):
+        replay_size, batch_size = replay.capacity, replay.batch_size
+        names = {"replay_size": "replay.capacity", "batch_size": "replay.batch_size"}
+    check_schedule(
+        owner, batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps, added=added, names=names
+    )  # fmt: skip
     memory = select(
         owner, replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
         beta_steps=priority_beta_steps, relabel=hindsight,
@@ -180,8 +187,15 @@ def make_experience(
 
         return update
 
+    def check_capacity(least: int, what: str):
+        if replay_size is not None and replay_size < least:
+            raise checks.JaxrlError(
+                f"{owner}: {names['replay_size']}={replay_size} is not accepted; it must be at least {what}, which is "
+                f"{least}"
+            )
+
     experience = Experience(
-        init, make_update, lambda sample: aggregate(sample, gamma), memory, replay_size, gamma, n_step, warmup_steps,
+        init, make_update, lambda sample: aggregate(sample, gamma), check_capacity, memory, gamma, n_step, warmup_steps,
         gradient_steps, num_envs, rollout_length,
     )  # fmt: skip
     return experience
@@ -226,30 +240,44 @@ def documentation(argument: str) -> str:
     return re.search(rf"\n  {argument}:.*(\n    .*)*", inspect.getdoc(make_experience))[0]
 
 
-def check_schedule(owner: str, *, batch_size: int, replay_size: int, warmup_steps: int, added: int, **counts: int):
+SIZES = {"replay_size": "replay_size", "batch_size": "batch_size"}  # as the agents' arguments call them
+
+
+def check_schedule(
+    owner: str,
+    *,
+    batch_size: int | None,
+    replay_size: int | None,
+    warmup_steps: int,
+    added: int,
+    names: dict[str, str] = SIZES,
+):
     """Checks the sizes and periods that agents with a replay share.
 
     Args:
       owner: the agent.
-      batch_size: transitions in a batch.
-      replay_size: transitions in the replay.
+      batch_size: transitions in a batch; None where it is not known, and not checked.
+      replay_size: transitions in the replay; the same.
       warmup_steps: environment steps before the first gradient step.
       added: num_envs * rollout_length.
-      **counts: more arguments that are whole numbers of at least 1.
+      names: what a user calls the two sizes.
 
     Raises:
       JaxrlError: naming the argument, its value and what is accepted.
     """
-    checks.integer(owner, batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps, **counts)
-    check_replay_size(owner, replay_size, added)
-    for name, value in {"replay_size": replay_size, "warmup_steps": warmup_steps}.items():
-        if batch_size > value:
+    sizes = {names["batch_size"]: batch_size, names["replay_size"]: replay_size, "warmup_steps": warmup_steps}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    checks.integer(owner, **sizes)
+    if replay_size is not None:
+        check_replay_size(owner, replay_size, added, names["replay_size"])
+    for name, size in sizes.items():
+        if batch_size is not None and batch_size > size:
             raise checks.JaxrlError(
-                f"{owner}: batch_size={batch_size} is not accepted; it must be at most {name}={value}"
+                f"{owner}: {names['batch_size']}={batch_size} is not accepted; it must be at most {name}={size}"
             )
 
 
-def check_replay_size(owner: str, replay_size: int, added: int):
+def check_replay_size(owner: str, replay_size: int, added: int, name: str = "replay_size"):
     """Checks that a replay holds a whole number of what is added at once.
 
     Raises:
@@ -257,7 +285,7 @@ def check_replay_size(owner: str, replay_size: int, added: int):
     """
     if replay_size % added:
         raise checks.JaxrlError(
-            f"{owner}: replay_size={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
+            f"{owner}: {name}={replay_size} is not accepted; it must be a multiple of num_envs * rollout_length, "
             f"which is {added}"
         )
 

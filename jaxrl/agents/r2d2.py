@@ -164,12 +164,7 @@ def r2d2(
     checks.one_of("r2d2", CELLS, cell=cell)
     checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     length = burn_in + unroll
-    least = experience.num_envs * length
-    if experience.replay_size < least:
-        raise checks.JaxrlError(
-            f"r2d2: replay_size={experience.replay_size} is not accepted; it must be at least num_envs * (burn_in + "
-            f"unroll), which is {least}"
-        )
+    experience.check_capacity(experience.num_envs * length, "num_envs * (burn_in + unroll)")
     optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)

@@ -107,7 +107,7 @@ def prioritized(
         cut, slots = _interrupt(state.ring, step)
         return state._replace(ring=cut, tree=sum_tree.update(state.tree, slots, jnp.zeros(slots.shape)))
 
-    return Replay(init, add, sample, update, interrupt)
+    return Replay(init, add, sample, update, interrupt, capacity, batch_size)
 
 
 def ranked(
@@ -189,7 +189,7 @@ def ranked(
         tree = sum_tree.update(state.tree, slots, jnp.zeros(slots.shape))
         return state._replace(ring=cut, tree=tree, errors=state.errors.at[slots].set(NOTHING, mode="drop"))
 
-    return Replay(init, add, sample, update, interrupt)
+    return Replay(init, add, sample, update, interrupt, capacity, batch_size)
 
 
 def importance_weights(probabilities: Array, size: Array, beta: Array | float) -> Array:

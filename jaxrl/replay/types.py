@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A replay: pure functions, closed over its sizes.
+    """A replay: pure functions, closed over its sizes, and these for who wants to know them.
 
     `step` counts environment steps, those of the call's trajectory not among them in `add`, and among them in `sample`.
     All seeds share it, so that under `vmap` a write stays one slice.
@@ -37,10 +37,13 @@ class Replay(NamedTuple):
       add: `add(state, trajectory, step) -> state`; leaves `[T, N, ...]`, at every call of the same shapes.
       sample: `sample(state, key, step, length=1) -> Sample` of `L = length`; something must have been added.
       update: `update(state, indices, td_errors) -> state`: what the steps of these slots were worth, both `[B]`; an
-        index that is no slot is left out. Where sampling is uniform it changes nothing.
+        index that is no slot is left out. Where sampling is uniform it changes nothing. What it leaves as it is, it
+        hands on as the very same arrays, so that no loop that calls it copies them.
       interrupt: `interrupt(state, step) -> state`, `step` as in `sample`; the episodes that are going on will not be
         continued, and no stretch may cross that place. The newest step of each environment, which would need a
         successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0.
+      capacity: how many transitions it holds; None where it does not tell.
+      batch_size: `B`, how many are drawn at once; None where it does not tell.
     """
 
     init: Callable[[Transition, Spec], PyTree]
@@ -48,6 +51,8 @@ class Replay(NamedTuple):
     sample: Callable[..., Sample]
     update: Callable[[PyTree, Array, Array], PyTree]
     interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
+    capacity: int | None = None
+    batch_size: int | None = None
 
 
 # How the slots that were drawn are read: `read(ring, key, slots, step, length) -> (steps, valid)`.

@@ -40,7 +40,10 @@ def uniform(*, capacity: int, batch_size: int, read: Read = ring.window) -> Repl
         steps, valid = read(state, read_key, slots, step, length)
         return Sample(steps, valid, slots, valid[:, 0].astype(jnp.float32))
 
-    return Replay(init, ring.write, sample, lambda state, indices, td_errors: state, ring.interrupt)
+    def update(state: ring.Ring, indices: Array, td_errors: Array) -> ring.Ring:
+        return state
+
+    return Replay(init, ring.write, sample, update, ring.interrupt, capacity, batch_size)
 
 
 def check_sizes(owner: str, capacity: int, batch_size: int):
