@@ -49,7 +49,7 @@ def trajectory(length, num_envs):
 
 
 def always(drawn, gradient_steps):
-    """A replay that gives one sample again and again; its state is the errors that came back last."""
+    """A replay that gives one sample again and again; its state is the errors that came back last, of each step."""
 
     def draw(state, key, step, length=1):
         steps = jax.tree.map(lambda x: x[:, :length], drawn.steps)
@@ -59,7 +59,9 @@ def always(drawn, gradient_steps):
         init=lambda trajectory, spec: jnp.zeros(gradient_steps * BATCH),
         add=lambda state, trajectory, step: state,
         sample=draw,
-        update=lambda state, indices, errors: jnp.where(indices == jnp.tile(drawn.indices, gradient_steps), errors, -1),
+        update=lambda state, indices, errors: jnp.concatenate(
+            [state[BATCH:], jnp.where(indices == drawn.indices, errors, -1)]
+        ),
     )
 
 
