@@ -34,6 +34,21 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Arr
     return epsilon / q_values.shape[-1] + (1 - epsilon) * greedy
 
 
+def spread_epsilons(epsilon: Array | float, spread: Array | float, num_envs: int) -> Array:
+    """An epsilon of its own for each of N environments, `[N]`, of which the first has the one that is given.
+
+    ```
+    epsilon_i = epsilon^(1 + spread i / (N - 1)),  i = 0 .. N - 1
+    ```
+
+    Horgan et al. (2018), section 4.1, where epsilon is 0.4 and the spread 7. A spread of 0 gives all the same.
+
+    >>> [round(float(x), 4) for x in spread_epsilons(0.5, 2.0, 3)]
+    [0.5, 0.25, 0.125]
+    """
+    return jnp.asarray(epsilon, jnp.float32) ** (1 + spread * jnp.arange(num_envs) / max(num_envs - 1, 1))
+
+
 def gaussian(key: Key, action: Array, scale: Array | float) -> Array:
     """The action plus Gaussian noise, drawn apart for each number: `action + scale * N(0, 1)`.
 

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_probabilities, gaussian, ornstein_uhlenbeck
+from jaxrl.exploration import (
+    epsilon_greedy,
+    epsilon_greedy_probabilities,
+    gaussian,
+    ornstein_uhlenbeck,
+    spread_epsilons,
+)
 
 EPSILONS = np.array([0.0, 0.1, 0.5, 1.0], np.float32)
 NUM_DRAWS = 20_000
@@ -30,6 +36,14 @@ def test_whether_and_which_are_drawn_apart():
     assert scipy.stats.chisquare(np.bincount(actions, minlength=5)[1:]).pvalue > 1e-3
     repeats = np.mean(actions[1:] == actions[:-1])  # neighbours in a batch are independent: 0.68^2 + 4 * 0.08^2
     assert abs(repeats - (0.68**2 + 4 * 0.08**2)) < 5 * np.sqrt(0.25 / NUM_DRAWS)
+
+
+def test_epsilons_of_several_environments():
+    """0.4 to the powers of 1, 8/3, ..., 8 (Horgan et al. 2018); one environment has it as it is, and so all without."""
+    np.testing.assert_allclose(spread_epsilons(0.4, 7.0, 4), [0.4, 0.4 ** (10 / 3), 0.4 ** (17 / 3), 0.4**8], rtol=1e-5)
+    np.testing.assert_allclose(spread_epsilons(0.4, 7.0, 1), [0.4])
+    np.testing.assert_allclose(spread_epsilons(jnp.float32(0.4), jnp.float32(0.0), 3), [0.4] * 3)
+    np.testing.assert_array_equal(spread_epsilons(0.0, 7.0, 2), 0)
 
 
 # Rows with every kind of tie, also below 0 and where one is the first or the last.

@@ -13,7 +13,7 @@ from jaxrl.agents import value_regression
 from jaxrl.agents.experience import Experience, ReplayState, interrupt_of, with_experience
 from jaxrl.agents.value_heads import LOSSES
 from jaxrl.agents.value_regression import Loss, check_regression
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, spread_epsilons
 from jaxrl.losses import take
 from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
@@ -28,9 +28,10 @@ class Stretch(NamedTuple):
     """Consecutive steps, time first.
 
     Attributes:
-      memory: float32 `[B, C]`, what the network carried when the first step was taken.
+      carry: float32 `[B, C]`, what the network carried when the first step was taken.
       fresh: bool `[B]`, whether that was an episode's first.
       obs: `[L + 1, B, ...]`: entry t + 1 is the true successor of step t wherever step t is valid.
+      previous: int32 `[L + 1, B]`, 1 more than the action that led to that observation; 0 where an episode began.
       action: int32 `[L, B]`.
       reward: float32 `[L, B]`.
       terminated: bool `[L, B]`.
@@ -39,9 +40,10 @@ class Stretch(NamedTuple):
       ended: bool `[B]`, whether the episode ended within.
     """
 
-    memory: Array
+    carry: Array
     fresh: Array
     obs: Array
+    previous: Array
     action: Array
     reward: Array
     terminated: Array
@@ -69,8 +71,11 @@ def unscale_value(x: Array) -> Array:
 @with_experience(
     without=("hindsight",),
     n_step=3,
+    replay="prioritized",
     replay_size=20_000,
     batch_size=32,
+    priority_alpha=0.9,
+    priority_beta=0.6,
     replay_ratio=1 / 16,
     num_envs=4,
     rollout_length=4,
@@ -80,8 +85,9 @@ def r2d2(
     learning_rate: float = 1e-3,
     anneal_steps: int = 0,
     epsilon_start: float = 1.0,
-    epsilon_final: float = 0.05,
+    epsilon_final: float = 0.4,
     epsilon_decay_steps: int = 10_000,
+    epsilon_spread: float = 7.0,
     experience: Experience,
     priority_eta: float = 0.9,
     target_update_every: int = 16,
@@ -102,18 +108,27 @@ def r2d2(
 ) -> Agent:
     """Recurrent deep Q-network, for discrete actions and observations that do not tell the whole state.
 
-    A DQN whose network carries a memory from step to step. The replay keeps with each step what the memory was before
-    it, and hands out stretches of `burn_in + unroll` steps: the network goes through the first of them from the stored
-    memory only to bring it up to date, without gradient, and learns from the rest (Kapturowski et al. 2019, section 3).
+    A DQN whose network carries a memory from step to step; the cell sees each observation beside the action before it.
+    The replay keeps with each step what the memory was before it, and hands out stretches of `burn_in + unroll` steps:
+    the network goes through the first of them from the stored memory only to bring it up to date, without gradient, and
+    learns from the rest (Kapturowski et al. 2019, section 3). Stretches are drawn by their priorities, and each
+    environment explores with an epsilon of its own (Horgan et al. 2018, section 4.1):
 
     ```
     target[t] = h(r[t] + ... + gamma^(m-1) r[t+m-1] + gamma^m h^-1(Q_target(s[t+m], argmax_a Q(s[t+m], a))))
     priority  = eta max_t |td[t]| + (1 - eta) mean_t |td[t]|
+    epsilon_i = epsilon^(1 + spread i / (N - 1)),  i = 0 .. N - 1
     ```
 
     m is n_step, and fewer at an episode's or a stretch's end; h is the identity without `rescale`. A stretch may begin
     at any step, and is cut off where its episode ends. From one that begins where an episode does, whose memory is
     right whatever the network, the burn-in is learnt from, too: no other stretch could teach about these steps.
+
+    What differs from the paper: the cell does not see the reward of the step before, which `act` is not told. Stretches
+    begin anywhere, and not at every 40th step. A new one gets the highest priority so far, and not one that the actor
+    computed. Epsilon falls from 1 to the paper's 0.4, and beta rises from its 0.6 to 1. Sizes are those of tasks
+    that a CPU learns in minutes; the paper's are burn_in=40, unroll=80, n_step=5, gamma=0.997, batch_size=64,
+    learning_rate=1e-4, tau=1 every 2,500 gradient steps, cell="lstm", cell_size=512, dueling=True and num_envs=256.
 
     Args:
       learning_rate: Adam's step size, > 0.
@@ -121,6 +136,7 @@ def r2d2(
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      epsilon_spread: how much smaller it is in the other environments than in the first, >= 0; 0 gives all the same.
       experience: what is learnt from, and when. A sample is a stretch, and the replay holds in each environment at
         least one.
       priority_eta: how much of a stretch's priority is its largest error, in [0, 1]; the rest is the mean.
@@ -144,21 +160,22 @@ def r2d2(
       torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
 
     Returns:
-      an `Agent`; its metrics are loss, q_mean (over the actions learnt from) and epsilon. During the warm-up the first
-      two are 0.
+      an `Agent`; its metrics are loss, q_mean (over the actions learnt from) and epsilon (the first environment's).
+      During the warm-up the first two are 0.
 
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
 
     Example:
       >>> r2d2(cell="lstm", cell_size=16).init_memory(3).shape
-      (3, 32)
+      (3, 33)
     """
     check_regression(
         "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
     )  # fmt: skip
     checks.number("r2d2", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final, priority_eta=priority_eta)
+    checks.number("r2d2", 0, epsilon_spread=epsilon_spread)
     checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, unroll=unroll, cell_size=cell_size)
     checks.integer("r2d2", 0, burn_in=burn_in)
     checks.one_of("r2d2", CELLS, cell=cell)
@@ -176,39 +193,48 @@ def r2d2(
         )  # fmt: skip
 
     def init_memory(num_envs: int) -> Array:
-        return jnp.zeros((num_envs, carry_size(cell, cell_size)))
+        return jnp.zeros((num_envs, carry_size(cell, cell_size) + 1))  # beside the carry, 1 more than the last action
+
+    def parts(memory: Array) -> tuple[Array, Array]:
+        """The carry `[N, C]`, and 1 more than the last action, int32 `[N]`; 0 where an episode begins."""
+        return memory[:, :-1], memory[:, -1].astype(jnp.int32)
 
     def init(key: Key, spec: Spec) -> ReplayState:
         net = network(spec)
         obs = jnp.zeros((1, 1, *spec.obs_space.shape), spec.obs_space.dtype)
-        params = net.init(key, init_memory(1), obs)
+        carry, previous = parts(init_memory(1))
+        params = net.init(key, carry, obs, previous[None])
         kept = {"memory": init_memory(1)[0]}
         return value_regression.init_state(experience, params, spec, optimizer, kept)
 
     def act(state: ReplayState, memory: Array, obs: Array, key: Key, step: Array, explore: bool = True):
-        carries, q = network(state.spec).apply(state.params, memory, obs[None])
-        action = epsilon_greedy(key, q[0], epsilon_at(step) if explore else 0.0)
-        return action, carries[0], {"memory": memory}
+        carry, previous = parts(memory)
+        carries, q = network(state.spec).apply(state.params, carry, obs[None], previous[None])
+        epsilon = spread_epsilons(epsilon_at(step), epsilon_spread, len(obs)) if explore else 0.0
+        action = epsilon_greedy(key, q[0], epsilon)
+        return action, jnp.column_stack([carries[0], action + 1]), {"memory": memory}
 
     def prepare(sample: Sample) -> Stretch:
         steps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), sample.steps)  # [B, L, ...] -> [L, B, ...]
-        valid, memory = sample.valid.T, steps.extras["memory"][0]
-        fresh = jnp.all(memory == 0, axis=-1)
+        valid, (carry, first_previous) = sample.valid.T, parts(steps.extras["memory"][0])
+        previous = jnp.concatenate([first_previous[None], steps.action + 1])
+        fresh = first_previous == 0
         used = (jnp.arange(length) >= burn_in)[:, None] | fresh
         # Within an episode the next observation is the next entry anyway; at its end it is the true last one.
         obs = jnp.concatenate([steps.obs[:1], steps.next_obs])
         last = ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
         ended = jnp.any(valid & (steps.terminated | steps.truncated), axis=0)
-        return Stretch(memory, fresh, obs, steps.action, steps.reward, steps.terminated, last, valid & used, ended)
+        counts = valid & used
+        return Stretch(carry, fresh, obs, previous, steps.action, steps.reward, steps.terminated, last, counts, ended)
 
     def q_values(params: PyTree, batch: Stretch, spec: Spec) -> Array:
         """Q of each entry of `obs`, `[L + 1, B, num_actions]`."""
-        net, memory, warm = network(spec), batch.memory, []
+        net, carry, warm = network(spec), batch.carry, []
         if burn_in:
-            carries, q = net.apply(params, memory, batch.obs[:burn_in])
-            memory, warm = carries[-1], [q]
-            memory = jnp.where(batch.fresh[:, None], memory, jax.lax.stop_gradient(memory))
-        return jnp.concatenate([*warm, net.apply(params, memory, batch.obs[burn_in:])[1]])
+            carries, q = net.apply(params, carry, batch.obs[:burn_in], batch.previous[:burn_in])
+            carry, warm = carries[-1], [q]
+            carry = jnp.where(batch.fresh[:, None], carry, jax.lax.stop_gradient(carry))
+        return jnp.concatenate([*warm, net.apply(params, carry, batch.obs[burn_in:], batch.previous[burn_in:])[1]])
 
     def target(params: PyTree, target_params: PyTree, batch: Stretch, spec: Spec, key: Key) -> Array:
         return unsquash(q_values(target_params, batch, spec)[1:])  # [L, B, num_actions], of the steps' successors

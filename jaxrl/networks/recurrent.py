@@ -76,9 +76,11 @@ class Recurrent(nn.Module):
 
 
 class RecurrentQNetwork(nn.Module):
-    """Action values of histories: `carry [B, C], obs [T, B, ...] -> carries [T, B, C], q [T, B, num_actions]`.
+    """Action values of histories: `carry [B, C], obs [T, B, ...], previous [T, B] -> carries [T, B, C], q [T, B, A]`.
 
-    `carries[t]` is the carry after `obs[t]`; `carry` is the one before `obs[0]`.
+    `carries[t]` is the carry after `obs[t]`; `carry` is the one before `obs[0]`. `previous[t]`, int32, is 1 more than
+    the action that led to `obs[t]`, and 0 where an episode began with it; the memory sees it as a one-hot vector beside
+    the torso's features (Kapturowski et al. 2019).
 
     Attributes:
       torso: from observations to features `[..., units]`.
@@ -90,8 +92,9 @@ class RecurrentQNetwork(nn.Module):
     memory: Recurrent
     head: QNetwork
 
-    def __call__(self, carry: Array, obs: Array) -> tuple[Array, Array]:
-        carries, h = self.memory(carry, self.torso(obs))
+    def __call__(self, carry: Array, obs: Array, previous: Array) -> tuple[Array, Array]:
+        action = jax.nn.one_hot(previous - 1, self.head.num_actions)  # zeros where there was none
+        carries, h = self.memory(carry, jnp.concatenate([self.torso(obs), action], axis=-1))
         return carries, self.head(h)
 
 

@@ -11,6 +11,7 @@ from jaxrl.envs.wrappers import episode_statistics
 from jaxrl.loop import collect
 from jaxrl.networks import make_recurrent_q_network
 from jaxrl.replay import Replay, Sample
+from jaxrl.replay.prioritized import PrioritizedState
 from jaxrl.types import Discrete, Env, Outcome, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
@@ -22,10 +23,11 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def one_step(p, cell, dueling, carry, obs):
-    """The carry after one observation `[2]`, and action values `[3]`."""
+def one_step(p, cell, dueling, carry, obs, previous):
+    """The carry after one observation `[2]`, to which an action led (or None), and action values `[3]`."""
     p = p["params"]
     x = np.maximum(obs @ p["torso"]["Dense_0"]["kernel"] + p["torso"]["Dense_0"]["bias"], 0)
+    x = np.concatenate([x, np.zeros(3) if previous is None else np.eye(3)[previous]])
     x = x @ p["memory"]["inputs"]["kernel"] + p["memory"]["inputs"]["bias"]
     u, n = p["memory"]["kernel"], len(p["memory"]["kernel"])
     if cell == "gru":
@@ -61,14 +63,15 @@ def element(params, online, target, row, *, cell, dueling, double, loss, n_step,
     """Loss, |td| and Q of the counted steps of one stretch; `params` are differentiated, the others constant."""
     memory, valid = row.extras["memory"][0], row.valid
     length, fresh = int(valid.sum()), not memory.any()  # only valid steps are ever looked at
+    before = [None if fresh else int(memory[-1]) - 1, *row.action]  # the action that led to each observation
 
     def values(p, burn_in_params):
         """Q of each valid step, and of its true successor."""
-        q, next_q, carry = [], [], memory
+        q, next_q, carry = [], [], memory[:-1]
         for t in range(length):
-            after, q_t = one_step(p, cell, dueling, carry, row.obs[t])
-            next_q.append(one_step(p, cell, dueling, after, row.next_obs[t])[1])
-            carry = one_step(burn_in_params if t < burn_in else p, cell, dueling, carry, row.obs[t])[0]
+            after, q_t = one_step(p, cell, dueling, carry, row.obs[t], before[t])
+            next_q.append(one_step(p, cell, dueling, after, row.next_obs[t], before[t + 1])[1])
+            carry = one_step(burn_in_params if t < burn_in else p, cell, dueling, carry, row.obs[t], before[t])[0]
             q.append(q_t)
         return q, next_q
 
@@ -123,6 +126,7 @@ def stretches(carry_size, seed=0):
     next_obs, obs = obs[:, 1:].copy(), obs[:, :-1]
     terminated, truncated = rng.random((2, size, LENGTH)) < 0.3  # of what is not valid, anything
     memory = rng.uniform(-1, 1, (size, LENGTH, carry_size)).astype(np.float32)
+    memory = np.concatenate([memory, rng.integers(1, 4, (size, LENGTH, 1))], axis=-1, dtype=np.float32)
     valid = np.zeros((size, LENGTH), bool)
     for b, (steps, end, fresh) in enumerate(STRETCHES):
         valid[b, :steps] = True
@@ -157,7 +161,6 @@ def with_other_rest(sample, burn_in):
         steps=steps._replace(
             next_obs=mix(steps.next_obs, other.next_obs, sample.valid & sample.steps.terminated),
             reward=mix(steps.reward, other.reward, warm),
-            action=mix(steps.action, other.action, warm),
             extras={"memory": stored},
         )
     )
@@ -287,8 +290,11 @@ def test_stored_memory_reproduces_acting(cell):
         _, trajectory = collect(start, agent, episode_statistics(env), keys)
         state, _ = agent.update(start.agent, trajectory, key, jnp.int32(0))
         memory, obs = trajectory.extras["memory"], trajectory.obs
-        unrolled = [net.apply(start.agent.params, memory[t], obs[t : t + 3]) for t in range(length - 3)]
-        return trajectory, state.replay.rest.extras["memory"], unrolled
+        unrolled = [
+            net.apply(start.agent.params, memory[t, :, :-1], obs[t : t + 3], memory[t : t + 3, :, -1].astype(int))
+            for t in range(length - 3)
+        ]
+        return trajectory, state.replay.ring.rest.extras["memory"], unrolled
 
     trajectory, stored, unrolled = jax.device_get(run(jax.random.key(3)))
     memory, ended = trajectory.extras["memory"], trajectory.terminated | trajectory.truncated
@@ -300,12 +306,38 @@ def test_stored_memory_reproduces_acting(cell):
             for k in range(3):
                 chosen = q[k, env_index, trajectory.action[t + k, env_index]]
                 assert chosen >= q[k, env_index].max() - 1e-6  # the highest, or as high
-                after = 0 if ended[t + k, env_index] else carries[k, env_index]
-                np.testing.assert_allclose(memory[t + k + 1, env_index], after, atol=1e-6)
+                after, action = (carries[k, env_index], trajectory.action[t + k, env_index] + 1)
+                after, action = (0, 0) if ended[t + k, env_index] else (after, action)
+                np.testing.assert_allclose(memory[t + k + 1, env_index, :-1], after, atol=1e-6)
+                assert memory[t + k + 1, env_index, -1] == action
                 compared += 1
                 if ended[t + k, env_index]:
                     break
     assert compared > 150
+
+
+def test_environments_explore_with_epsilons_of_their_own():
+    """From 0.5 in the first to 0.5^3 in the last; halfway to there, from 0.75; greedy ones do not explore."""
+    options = {"hidden_sizes": (3,), "cell_size": 2, "epsilon_final": 0.5, "epsilon_decay_steps": 100}
+    agent, num_envs, steps = r2d2(**options, epsilon_spread=2.0), 8000, [50, 100, 10**6]
+    obs, memory = jnp.full((num_envs, 2), 0.3), agent.init_memory(num_envs)
+
+    def act(key):
+        state = agent.init(key, SPEC)
+        explored = [agent.act(state, memory, obs, key, jnp.int32(step))[0] for step in steps]
+        return agent.act(state, memory, obs, key, jnp.int32(100), explore=False)[0], explored
+
+    run = jax.jit(act, compiler_options={"xla_backend_optimization_level": 0})
+    greedy, explored = jax.device_get(run(jax.random.key(0)))
+    for epsilon, actions in zip([0.75, 0.5, 0.5], explored, strict=True):
+        chances = 2 / 3 * epsilon ** (1 + 2 * np.arange(num_envs) / (num_envs - 1))
+        departures = (actions != greedy).reshape(4, -1).mean(axis=1)
+        np.testing.assert_allclose(departures, chances.reshape(4, -1).mean(axis=1), atol=0.05)
+
+
+def test_stretches_are_drawn_by_their_priorities_unless_told_otherwise():
+    replay = jax.eval_shape(lambda: r2d2(replay_size=400).init(jax.random.key(0), SPEC)).replay
+    assert isinstance(replay, PrioritizedState)
 
 
 def recall(steps: int) -> Env:
@@ -355,6 +387,7 @@ def test_it_remembers():
         {"epsilon_start": -0.1},
         {"epsilon_final": 2.0},
         {"epsilon_decay_steps": 0},
+        {"epsilon_spread": -1.0},
         {"priority_eta": 1.5},
         {"priority_alpha": -1},
         {"priority_beta_steps": 0},
