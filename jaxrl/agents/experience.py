@@ -348,7 +348,7 @@ def make_learning(
         kept = {name: trajectory.extras[name] for name in extras}
         memory = replay.add(memory, trajectory._replace(extras=kept), step)
         seen = step + added
-        counts = step // added * gradient_steps + jnp.arange(gradient_steps)
+        counts = step // added * gradient_steps + jnp.arange(gradient_steps, dtype=jnp.int32)
         moments = Moment(counts, *(step + jnp.asarray(x, jnp.int32) for x in (passed[:-1], passed[1:])))
 
         def one(carry: tuple[PyTree, PyTree], inputs: tuple[Key, Moment]):
