@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import JaxrlError
+from jaxrl.checks import JaxrlError, RunError
+from jaxrl.files import system_reason
 from jaxrl.types import PyTree
 
 
@@ -27,7 +27,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       point: how many log intervals are done.
-      state: the training state.
+      state: the training state, arrays of NumPy that nothing else writes to.
       metrics: what was recorded so far, arrays `[config, seed, time]`.
       facts: what else is known, in JSON's types.
       job: what was asked for, in JSON's types.
@@ -51,43 +51,79 @@ def check_folder(directory: pathlib.Path):
 
 
 @contextlib.contextmanager
-def manager(directory: pathlib.Path) -> Iterator[Any]:
+def manager(directory: pathlib.Path, read_only: bool = False) -> Iterator[Any]:
     """An orbax manager of a folder's checkpoints that keeps the newest; on leaving, what it writes is complete.
 
+    Args:
+      directory: the folder.
+      read_only: whether to leave the folder as it is. Else what an interrupted process had begun to write is removed.
+
     Raises:
-      JaxrlError: as `check_folder` does.
+      JaxrlError: as `check_folder` does; a RunError if a checkpoint cannot be written.
     """
     import orbax.checkpoint as ocp
 
     check_folder(directory)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each of the reads that a failed one took along
-    with ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1)) as opened:
-        yield opened
+    # What went wrong is said once, by the error: not for each thread, and each read that a failed one took along.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    options = {"read_only": True} if read_only else {"max_to_keep": 1, "cleanup_tmp_directories": True}
+    with _without_echoes():
+        with _saving(directory):
+            opened = ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(**options))
+        try:
+            yield opened
+        except BaseException:
+            with contextlib.suppress(Exception):  # its own error says less
+                opened.close()
+            raise
+        with _saving(directory):
+            opened.close()
+
+
+@contextlib.contextmanager
+def _saving(directory: pathlib.Path) -> Iterator[None]:
+    """Whatever is raised within is said to be the saving of a checkpoint that failed.
+
+    Raises:
+      RunError: naming the folder, and what the operating system said.
+    """
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore each raise their own
+        reason = system_reason(error) or _first_line(error)
+        raise RunError(f"{directory}: the checkpoint cannot be written: {reason}") from error
+
+
+def check(opened: Any):
+    """Raises a RunError if what was being written has failed."""
+    with _saving(pathlib.Path(str(opened.directory))):
+        opened.check_for_errors()
 
 
 def save(opened: Any, checkpoint: Checkpoint):
-    """Copies a checkpoint to the host and starts to write it; returns while it is being written."""
+    """Starts to write a checkpoint; returns while it is being written.
+
+    Raises:
+      RunError: if it cannot be written, or the one before it could not.
+    """
     import orbax.checkpoint as ocp
 
-    # A copy, not a view: the training step that follows reuses the state's memory.
-    leaves = {path: np.array(_raw(leaf)) for path, leaf in _paths(checkpoint.state)}
-    opened.save(
-        checkpoint.point,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(leaves),
-            history=ocp.args.StandardSave({name: values.copy() for name, values in checkpoint.metrics.items()}),
-            facts=ocp.args.JsonSave({"facts": checkpoint.facts, "job": checkpoint.job}),
-        ),
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(dict(_paths(checkpoint.state))),
+        history=ocp.args.StandardSave(checkpoint.metrics),
+        facts=ocp.args.JsonSave({"facts": checkpoint.facts, "job": checkpoint.job}),
     )
+    with _saving(pathlib.Path(str(opened.directory))):
+        opened.save(checkpoint.point, args=args)
 
 
 def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None:
-    """The newest checkpoint of a folder, placed on the devices as `like` says; None where there is none.
+    """The newest checkpoint of a folder; None where there is none.
 
     Args:
       opened: the folder's manager.
-      like: the state that is expected, leaves with shape, dtype and sharding.
+      like: the state that is expected, leaves with shape and dtype.
       job: what is asked for now; the checkpoint's must be the same.
 
     Raises:
@@ -100,20 +136,22 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
         return None
     folder = pathlib.Path(str(opened.directory)) / str(point)
     try:
-        with _without_echoes():
-            items = opened.restore(
-                point,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(), history=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore()
-                ),
-            )
+        items = opened.restore(
+            point,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), history=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore()
+            ),
+        )
         stored = {path: np.asarray(leaf) for path, leaf in items.state.items()}
         metrics = {name: np.array(values) for name, values in items.history.items()}
         facts, stored_job = items.facts["facts"], dict(items.facts["job"])
     except Exception as error:  # orbax, tensorstore, zarr and JSON each raise their own
+        opened.reload()
+        if opened.latest_step() != point:  # a run that is going on has put the next one in its place
+            return restore(opened, like, job)
         raise JaxrlError(f"{folder}: the checkpoint is damaged or not one of jaxrl's ({_first_line(error)})") from error
     check_same_run(f"{folder}: the checkpoint", stored_job, job)
-    expected = {path: jax.eval_shape(_raw, leaf) for path, leaf in _paths(like)}
+    expected = dict(_paths(like))
     for path in expected.keys() | stored.keys():
         if path not in stored or path not in expected:
             raise JaxrlError(f"{folder}: the checkpoint is of another program: {path} is {_where(path, stored)}")
@@ -123,8 +161,8 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
                 f"{folder}: the checkpoint is of another program: {path} is {found.dtype}{list(found.shape)}, where "
                 f"{wanted.dtype}{list(wanted.shape)} is needed"
             )
-    leaves = [_placed(stored[path], leaf) for path, leaf in _paths(like)]
-    return Checkpoint(point, jax.tree.unflatten(jax.tree.structure(like), leaves), metrics, facts, job)
+    state = jax.tree.unflatten(jax.tree.structure(like), [stored[path] for path in expected])
+    return Checkpoint(point, state, metrics, facts, job)
 
 
 def check_same_run(what: str, before: dict[str, Any], now: dict[str, Any]):
@@ -141,9 +179,14 @@ def check_same_run(what: str, before: dict[str, Any], now: dict[str, Any]):
 
 @contextlib.contextmanager
 def _without_echoes() -> Iterator[None]:
-    """Where one of many reads fails, the others fail after it, in threads that can only write to stderr; not here."""
+    """Where one of many reads or writes fails, the others fail after it, in threads that only stderr is left for."""
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+
+    def without_echoes(unraisable: Any):
+        if not (isinstance(unraisable.exc_value, RuntimeError) and "loop is closed" in str(unraisable.exc_value)):
+            hook(unraisable)
+
+    sys.unraisablehook = without_echoes
     try:
         yield
     except Exception:
@@ -172,18 +215,3 @@ def _first_line(error: Exception) -> str:
 
 def _paths(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _raw(leaf: Any) -> Any:
-    """A leaf as plain numbers: keys become the integers that they are made of."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _placed(values: np.ndarray, like: Any) -> jax.Array:
-    if _is_key(like):
-        values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-    return jax.device_put(values, like.sharding)

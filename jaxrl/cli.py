@@ -146,21 +146,23 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
     from jaxrl.devices import use_devices
-    from jaxrl.program import split_axes
+    from jaxrl.program import split_axes, with_defaults
     from jaxrl.run import Job, prepare
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
     lengths = [len(values) for values in (*chosen.values(), *env_axes.values()) if isinstance(values, list)]
     _, num_threads = use_devices(make_agent, chosen, math.prod(lengths) * run.seeds, run.devices, run.threads)
+    chosen = with_defaults(make_agent, chosen)
     job = Job(
         name, run.env, run.num_steps, run.seeds, chosen, env_params, run.seed, run.log_every, run.eval_every,
         run.eval_episodes, run.checkpoint_every, env_axes,
     )  # fmt: skip
     ready = prepare(job, make_agent)
     out = run.out or pathlib.Path("runs", f"{name}-{run.env.replace('/', '-')}")
-    folder.claim(out, run.overwrite)
-    return _execute(ready, out, folder.config_of(job, num_threads, run.tensorboard))
+    config = folder.config_of(job, num_threads, run.tensorboard)
+    with folder.claimed(out, run.overwrite):
+        return _execute(ready, out, config)
 
 
 def _usage_of_train(command: str, file: IO[str]):
@@ -238,7 +240,7 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
                 listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
             results = folder.train(ready, out, config, listeners, should_stop)
     except checks.RunError as error:
-        raise checks.RunError(f"{error}; all before that is saved: jaxrl resume {out} goes on from there") from error
+        raise checks.RunError(f"{error}; jaxrl resume {out} resumes from the newest checkpoint") from error
     except Interrupted:
         text = f"stopped, and saved; go on with: jaxrl resume {out}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -278,11 +280,12 @@ def resume(words: list[str]) -> int:
         Args:
           directory: the run's folder.
         """
-        if (directory / "summary.json").exists():
+        if folder.is_complete(directory):
             print(f"{directory} is complete; jaxrl plot {directory} draws it")
             return 0
         ready, config = folder.read_run(directory)
-        return _execute(ready, directory, config)
+        with folder.locked(directory, "resume:"):
+            return _execute(ready, directory, config)
 
     return _call(options, words, "jaxrl resume")
 

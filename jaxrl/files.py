@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import IO, Any
 
 import numpy as np
 
-from jaxrl.checks import JaxrlError
+from jaxrl.checks import JaxrlError, RunError
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
@@ -21,19 +23,44 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any])
     Args:
       path: the file; its folder is made if it is not there.
       write: is called with a binary file to write the content to. If it raises, the old file stays as it was.
+
+    Raises:
+      RunError: naming the file, and why it cannot be written, such as a full disk.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # beside it: a rename is atomic on one disk only
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if reason := system_reason(error):
+            raise RunError(f"{path} cannot be written: {reason}") from error
         raise
+
+
+def is_temporary(name: str, files: Collection[str]) -> bool:
+    """Whether a file's name is one of those that `write_atomically` writes under, for one of some files."""
+    return any(re.fullmatch(rf"\.{re.escape(file)}\.[0-9a-f]{{32}}", name) for file in files)
+
+
+def system_reason(error: BaseException | None) -> str | None:
+    """What the operating system said that led to an error, such as "No space left on device"; None if it said nothing.
+
+    Libraries raise errors of their own in its place, which were raised from it or hold its number in their text.
+    """
+    if error is None:
+        return None
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore, which orbax writes with
+        return os.strerror(int(number[1]))
+    return system_reason(error.__cause__ or error.__context__)
 
 
 def json_text(value: Any, name: str) -> bytes:

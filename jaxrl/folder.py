@@ -5,11 +5,15 @@ Like the command line, it imports what takes time only where that is needed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import inspect
+import datetime
+import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from jaxrl.checks import JaxrlError
@@ -20,32 +24,107 @@ if TYPE_CHECKING:
 
 # What a run writes into its folder; its paths are listed at the end, and `--overwrite` deletes nothing else.
 RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard")
+LOCK = ".lock"  # is there while a process writes a run
 
 
-def claim(out: pathlib.Path, overwrite: bool):
-    """Makes the folder of a new run, or says why not."""
-    if _look(out, "--out"):
-        if not overwrite:
+@contextlib.contextmanager
+def claimed(out: pathlib.Path, overwrite: bool) -> Iterator[None]:
+    """Makes the folder of a new run, and holds it while the block lasts; or says why not."""
+
+    def check():
+        if _look(out, "--out") and not overwrite:
             raise JaxrlError(
                 f"--out {out} holds a run already; choose another, delete it with --overwrite, "
                 f"or go on with it: jaxrl resume {out}"
             )
-        for name in RUN_FILES:
+
+    check()  # before a lock is put into a folder that is someone else's
+    with locked(out, "--out"):
+        check()
+        for name in reversed(RUN_FILES):  # config.json last: until then the folder is known to hold a run
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        yield
 
 
-def enter(out: pathlib.Path, job: Job) -> bool:
-    """Makes the folder of a run, or finds it with the same run in it, or says why not; whether that is complete."""
+def enter(out: pathlib.Path, job: Job) -> dict[str, Any] | None:
+    """Makes the folder of a run, and returns None; or finds the same run in it, and returns its `config.json`.
+
+    Raises:
+      JaxrlError: if anything else is in it.
+    """
     from jaxrl.checkpoint import check_same_run
     from jaxrl.files import read_json
     from jaxrl.run import in_json
 
     now = in_json(job)
     if not _look(out, "sweep: out ="):
-        return False
+        return None
     before = read_json(out / "config.json")
     check_same_run(f"sweep: out = {out}: what it holds", {name: before.get(name) for name in now}, now)
+    return {name: entry for name, entry in before.items() if name != "configs"}
+
+
+def is_complete(out: pathlib.Path) -> bool:
+    """Whether the run in a folder is over."""
     return (out / "summary.json").exists()
+
+
+@contextlib.contextmanager
+def locked(out: pathlib.Path, argument: str) -> Iterator[None]:
+    """Holds a folder while the block lasts, so that no other process writes a run into it.
+
+    The lock is the operating system's, and ends with the process, however that ends. On a network disk it holds among
+    machines if the disk has locks (NFS has); where there are none, a warning says so.
+
+    Args:
+      out: the folder.
+      argument: what an error calls it by.
+
+    Raises:
+      JaxrlError: saying who holds it.
+    """
+    path = out / LOCK
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise JaxrlError(f"{argument} {out} cannot be written to: {error.strerror}") from error
+        try:
+            if not _lock(file, out):
+                raise JaxrlError(f"{argument} {out} is in use by {_holder(file)}; it must end first, or be stopped")
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                break
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # who held it has ended meanwhile, and removed the file: there is another one, or none
+    try:
+        now = datetime.datetime.now().isoformat(" ", "minutes")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.truncate(file, 0)
+            os.pwrite(file, holder.encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held
+        os.close(file)
+
+
+def _lock(file: int, out: pathlib.Path) -> bool:
+    """Takes a file's lock, if no one has it; whether that is so."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except (ImportError, OSError) as error:
+        warnings.warn(f"{out} cannot be locked ({error}): see to it that no other process trains in it", stacklevel=3)
+    return True
+
+
+def _holder(file: int) -> str:
+    return os.pread(file, 1000, 0).decode(errors="replace") or "another process"
 
 
 def _look(out: pathlib.Path, argument: str) -> bool:
@@ -55,17 +134,21 @@ def _look(out: pathlib.Path, argument: str) -> bool:
       JaxrlError: naming the argument that it comes from, if something else is there.
     """
     from jaxrl.checkpoint import check_folder
+    from jaxrl.files import is_temporary
 
     check_folder(out)
     if out.exists() and not out.is_dir():
         raise JaxrlError(f"{argument} {out} is a file; it must be a folder, or not there yet")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        inside = [path.name for path in out.iterdir()]
     except OSError as error:
         raise JaxrlError(f"{argument} {out} cannot be made: {error.strerror}") from error
-    if any(out.iterdir()) and not holds_run(out):
+    # A process that was killed may have left its lock and a file that it had not written to the end.
+    inside = [name for name in inside if name != LOCK and not is_temporary(name, RUN_FILES)]
+    if inside and not holds_run(out):
         raise JaxrlError(f"{argument} {out} is a folder with other things in it; choose another")
-    return any(out.iterdir())
+    return bool(inside)
 
 
 def holds_run(folder: pathlib.Path) -> bool:
@@ -79,11 +162,13 @@ def holds_run(folder: pathlib.Path) -> bool:
 
 
 def config_of(job: Job, num_threads: int, tensorboard: bool) -> dict[str, Any]:
-    """What `config.json` holds: the job, and how it runs on this machine."""
+    """What `config.json` holds: `in_json(job)`, and what is only noted, on which machine and with what it began."""
     import jax
 
+    from jaxrl.run import in_json, versions
+
     placed = {"num_devices": len(jax.devices()), "num_threads": num_threads}
-    return dataclasses.asdict(job) | placed | {"tensorboard": tensorboard}
+    return in_json(job) | placed | {"tensorboard": tensorboard, "versions": versions()}
 
 
 def train(
@@ -93,7 +178,7 @@ def train(
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Results:
-    """Trains a run in its folder, from its newest checkpoint on if there is one, and writes its results.
+    """Trains a run in its folder, which is held, from its newest checkpoint on if there is one; writes its results.
 
     Args:
       ready: the run, from `prepare`.
@@ -123,17 +208,14 @@ def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     if not path.is_file():
         reason = "it has no config.json" if out.is_dir() else "there is no such folder"
         raise JaxrlError(f"{out} is not a run's folder: {reason}")
-    config = {"env_axes": {}} | read_json(path)  # older runs have none
-    from jaxrl.run import Job, prepare
+    config = read_json(path)
+    from jaxrl.record import imported
+    from jaxrl.run import Job, from_json, prepare
 
-    kinds = get_type_hints(Job)
+    kinds = get_type_hints(Job) | {"axes": list, "flags": dict}
     for name, kind in (kinds | {"num_devices": int, "num_threads": int, "tensorboard": bool}).items():
         if not isinstance(config.get(name), get_origin(kind) or kind):
             raise JaxrlError(f"{path} is not the configuration of a run: {name} is {config.get(name, 'missing')}")
     ask_for(config["num_devices"], config["num_threads"])
-    job = Job(**{name: config[name] for name in kinds})
-    make_agent = constructor(job.agent)
-    parameters = inspect.signature(make_agent).parameters
-    tuples = {k for k in job.hyper_parameters if k in parameters and isinstance(parameters[k].default, tuple)}
-    hyper_parameters = {k: tuple(v) if k in tuples else v for k, v in job.hyper_parameters.items()}
-    return prepare(dataclasses.replace(job, hyper_parameters=hyper_parameters), make_agent), config
+    make_agent = imported(config["constructor"]) if config["constructor"] else constructor(config["agent"])
+    return prepare(from_json(config), make_agent), config

@@ -249,7 +249,7 @@ def normalize_replay(replay: Replay, clip: Array | float = 10.0) -> Replay:
     def interrupt(state: NormalizedReplayState, step: Array) -> NormalizedReplayState:
         return state._replace(replay=replay.interrupt(state.replay, step))
 
-    return replay._replace(init=init, add=add, sample=sample, update=update, interrupt=interrupt)
+    return Replay(init, add, sample, update, interrupt, replay.capacity, replay.batch_size)
 
 
 def act_normalized(agent: Agent, clip: Array | float = 10.0) -> Agent:

@@ -8,6 +8,7 @@ rows are split over the devices, which share nothing and so need not wait for ea
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import inspect
 import itertools
 import time
@@ -23,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import checks
 from jaxrl.evaluation import evaluate
 from jaxrl.loop import TrainState, init_train, train_interval
+from jaxrl.record import plain
 from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree
 
 Constructor = Callable[..., Agent]
@@ -84,12 +86,45 @@ def axis_values(values: Any) -> list[Any]:
     """An axis's values as Python's own numbers, text and the like, which JSON holds and one `repr` tells apart."""
     if hasattr(values, "tolist"):
         return values.tolist()
-    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    return [value.tolist() if hasattr(value, "tolist") else plain(value) for value in values]
 
 
 def name_of(constructor: Constructor) -> str:
     """The name of an agent's constructor, also of a `functools.partial` of one."""
     return getattr(getattr(constructor, "func", constructor), "__name__", "agent")
+
+
+def unwrapped(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> tuple[Constructor, dict[str, Any]]:
+    """The function in a `functools.partial`, and the partial's arguments beside those given, which come before them.
+
+    A partial of arguments that have no name is left as it is.
+
+    Raises:
+      JaxrlError: if the function does not take the partial's positional arguments.
+    """
+    if not isinstance(constructor, functools.partial):
+        return constructor, dict(hyper_parameters)
+    signature = inspect.signature(constructor.func)
+    try:
+        named = signature.bind_partial(*constructor.args).arguments
+    except TypeError as error:
+        raise checks.JaxrlError(f"{name_of(constructor)}: {constructor} is not accepted; {error}") from error
+    nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    if any(signature.parameters[name].kind in nameless for name in named):
+        return constructor, dict(hyper_parameters)
+    return unwrapped(constructor.func, named | constructor.keywords | hyper_parameters)
+
+
+def with_defaults(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters, and after them those that were left at their defaults.
+
+    A default that is a list is left out: it is no axis, which it would be among them.
+    """
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(constructor).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind in named and p.default is not p.empty}
+    left = {k: v for k, v in defaults.items() if k not in hyper_parameters and not is_axis(v)}
+    return dict(hyper_parameters) | left
 
 
 def float_arguments(constructor: Constructor) -> set[str]:
@@ -320,6 +355,50 @@ def lay_out(
         return constructor(**group.static, **{name: hypers[name] for name in group.traced})
 
     return Layout(mesh, num_rows, row, keys, hypers, agent_of)
+
+
+# ---------------------------------------------------------------- a state without its devices
+
+
+def stored_shapes(program: Program) -> TrainState:
+    """Shapes and dtypes of what `stored` returns."""
+    rows = lambda leaf: jax.ShapeDtypeStruct((program.num_rows, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    return _by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
+
+
+def stored(program: Program, state: TrainState) -> TrainState:
+    """A training state as NumPy arrays of its own, keys as the integers that they are made of, without the padding.
+
+    It is the same on any number of devices.
+    """
+    rows = lambda leaf: np.array(np.asarray(leaf)[: program.num_rows])  # noqa: E731
+    return _by_field(rows, np.array, _numbers(state))
+
+
+def placed(program: Program, state: TrainState) -> TrainState:
+    """What was stored, on the program's devices: the padding is made anew."""
+    row = np.arange(len(program.shapes.key)) % program.num_rows
+
+    def shared(values: np.ndarray, like: Any) -> Array:
+        if _is_key(like):
+            values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+        return jax.device_put(values, like.sharding)
+
+    return _by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
+
+
+def _by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainState:
+    """Maps one function over the leaves that have rows, and another over the others."""
+    fields = zip(ROW_AXES, *states, strict=True)
+    return TrainState(*(jax.tree.map(shared if axis is None else rows, *parts) for axis, *parts in fields))
+
+
+def _numbers(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def evaluation_key(state: TrainState, draw: Array) -> Key:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
+import shutil
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxrl.checks import RunError
 from jaxrl.program import Program
 from jaxrl.results import format_number
 from jaxrl.run import Listener, Ready, steps_after
@@ -41,15 +44,20 @@ def progress(console: Console) -> Iterator[Listener]:
 
         def interval(ready: Ready, index: int, interval: int, steps: int, metrics: dict[str, np.ndarray]):
             task, rows, start = bars[index]
-            returns = metrics["episode_return"]
-            known = returns[np.isfinite(returns)]
-            spread = f"return {format_number(known.mean())} ± {format_number(known.std())}" if known.size else ""
             # Since the start: rich's own speed, of the last updates, leaps where two intervals are reported at once.
             elapsed = bar.tasks[bar.task_ids.index(task)].elapsed
             speed = f"{(rows * steps - start) / elapsed:,.0f} steps/s" if elapsed else ""
-            bar.update(task, completed=rows * steps, returns=spread, speed=speed)
+            bar.update(task, completed=rows * steps, returns=_spread(metrics["episode_return"]), speed=speed)
 
-        yield Listener(compiled, interval)
+        def restored(ready: Ready, index: int, done: int, metrics: dict[str, np.ndarray]):
+            bar.update(bars[index][0], returns=_spread(metrics["episode_return"][:, :, done - 1]))
+
+        yield Listener(compiled, interval, restored)
+
+
+def _spread(returns: np.ndarray) -> str:
+    known = returns[np.isfinite(returns)]
+    return f"return {format_number(known.mean())} ± {format_number(known.std())}" if known.size else ""
 
 
 def _announce(console: Console, ready: Ready, index: int, program: Program, done: int):
@@ -72,29 +80,64 @@ def _announce(console: Console, ready: Ready, index: int, program: Program, done
 
 @contextlib.contextmanager
 def tensorboard(folder: pathlib.Path) -> Iterator[Listener]:
-    """A listener that writes every metric's interquartile mean over the seeds, and each seed's return."""
-    import tensorboardX
+    """A listener that writes every metric's interquartile mean over the seeds, and each seed's return.
 
-    with contextlib.ExitStack() as stack:
-        writers: dict[str, tensorboardX.SummaryWriter] = {}
+    It begins the folder anew: what a run recorded before it was interrupted is written again, for the files of that
+    process may lack what it had not written yet, and have what came after its last checkpoint.
 
-        def writer(name: str) -> tensorboardX.SummaryWriter:
-            if name not in writers:
-                writers[name] = stack.enter_context(tensorboardX.SummaryWriter(str(folder / name)))
-            return writers[name]
+    Raises:
+      RunError: while the run goes on, if the files cannot be written.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 
-        def interval(ready: Ready, index: int, interval: int, steps: int, metrics: dict[str, np.ndarray]):
+    writers: dict[str, EventsWriter] = {}  # which write when they are told to, and in no thread of their own
+
+    def add(home: str, name: str, value: float, steps: int):
+        if home not in writers:
+            (folder / home).mkdir(parents=True, exist_ok=True)
+            writers[home] = EventsWriter(str(folder / home / "events"))
+        writers[home].write_event(Event(step=steps, wall_time=time.time(), summary=scalar(name, value)))
+
+    def compiled(ready: Ready, index: int, program: Program, done: int):
+        if not writers:
+            with _writing(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def restored(ready: Ready, index: int, done: int, metrics: dict[str, np.ndarray]):
+        for point in range(done):
+            now = {name: values[:, :, point] for name, values in metrics.items()}
+            interval(ready, index, point, steps_after(ready, point + 1), now)
+
+    def interval(ready: Ready, index: int, interval: int, steps: int, metrics: dict[str, np.ndarray]):
+        with _writing(folder):
             for row, config in enumerate(ready.plan.groups[index].indices):
                 home = f"config_{config}/" if len(ready.plan.configs) > 1 else ""
                 for name, values in metrics.items():
                     known = values[row][np.isfinite(values[row])]
                     if known.size:
-                        writer(f"{home}iqm").add_scalar(name, float(interquartile_mean(known)), steps)
+                        add(f"{home}iqm", name, float(interquartile_mean(known)), steps)
                 for seed, value in enumerate(metrics["episode_return"][row]):
                     if np.isfinite(value):
-                        writer(f"{home}seed_{seed}").add_scalar("episode_return", float(value), steps)
+                        add(f"{home}seed_{seed}", "episode_return", float(value), steps)
+            for writer in writers.values():
+                writer.flush()
 
-        yield Listener(interval=interval)
+    try:
+        yield Listener(compiled, interval, restored)
+    finally:
+        for writer in writers.values():
+            with contextlib.suppress(OSError):  # all was written by `flush`, or it has been said that it was not
+                writer.close()
+
+
+@contextlib.contextmanager
+def _writing(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def overview(console: Console):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.checks import JaxrlError
 from jaxrl.files import json_text, read_json, write_atomically
+from jaxrl.record import decode, encode
 from jaxrl.statistics import bootstrap_interval, final_return, finite_mean, interquartile_mean
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Results:
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `config.json` (with `configs`), `metrics.npz` and `summary.json`, each of them whole or not at all.
 
-        JSON has no NaN: in the two JSON files it is written as null.
+        JSON has no NaN: in the two JSON files it is written as null, but for `configs`, which come back as they are.
 
         Args:
           directory: where to; made if it is not there. Files of an earlier save are replaced.
@@ -211,7 +212,11 @@ class Results:
         Raises:
           JaxrlError: naming the entry of `config` or `summary` that JSON cannot hold; then nothing is written.
         """
-        config = json_text({**self.config, "configs": self.configs}, "config")
+        configs = [
+            {name: encode(value, f"config['configs'][{index}][{name!r}]") for name, value in config.items()}
+            for index, config in enumerate(self.configs)
+        ]
+        config = json_text({**self.config, "configs": configs}, "config")
         summary = json_text(self.summary, "summary")
         directory = pathlib.Path(directory)
         write_atomically(directory / CONFIG_FILE, lambda file: file.write(config))
@@ -241,6 +246,7 @@ class Results:
             if "final_return" in summary:  # numbers, lists of them, and null for NaN, which NumPy turns into NaN again
                 statistics = summary["final_return"].items()
                 summary["final_return"] = {name: np.asarray(x, np.float64).tolist() for name, x in statistics}
+            configs = [{k: decode(v, trusted=False) for k, v in one.items()} for one in configs]
             return cls(config=config, metrics=metrics, summary=summary, configs=configs)
         except (ValueError, TypeError, AttributeError) as error:  # a JaxrlError is a ValueError
             raise JaxrlError(f"{directory}: the files do not fit together: {error}") from error

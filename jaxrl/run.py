@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import json
+import inspect
 import os
 import pathlib
 import time
@@ -24,10 +24,10 @@ from jaxrl import checkpoint, checks, folder
 from jaxrl.devices import num_threads
 from jaxrl.envs import make
 from jaxrl.envs.axes import make_grid
-from jaxrl.files import json_text
 from jaxrl.host import HostError, compile_host_group
 from jaxrl.loop import TrainState, init_train, num_updates, steps_per_update
 from jaxrl.program import (
+    ENV,
     ROW_AXES,
     Constructor,
     Group,
@@ -38,9 +38,15 @@ from jaxrl.program import (
     group_agent,
     is_axis,
     name_of,
+    placed,
     plan,
     split_axes,
+    stored,
+    stored_shapes,
+    unwrapped,
+    with_defaults,
 )
+from jaxrl.record import decode, encode, plain, reference
 from jaxrl.results import Results, diverged_seeds
 from jaxrl.statistics import final_return
 from jaxrl.types import Agent, Env, HostEnv
@@ -68,6 +74,7 @@ class Job:
       eval_every: the period of greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each.
       checkpoint_every: the period of checkpoints; 0 is a tenth of the run.
+      constructor: where the agent's constructor is imported from, `module:name`; empty for one of jaxrl's own.
     """
 
     agent: str
@@ -82,11 +89,55 @@ class Job:
     eval_episodes: int = 10
     checkpoint_every: int = 0
     env_axes: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    constructor: str = ""
 
 
-def in_json(job: Job) -> dict[str, Any]:
-    """A job in JSON's types, as it is read back from a file."""
-    return json.loads(json_text(dataclasses.asdict(job), "config"))
+# What of JAX's configuration changes a run's numbers by more than the rounding of floats.
+FLAGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
+
+
+def in_json(job: Job, strict: bool = True) -> dict[str, Any]:
+    """All that two runs must have in common to be the same one, in JSON's types; see `jaxrl.record`.
+
+    Besides the job's own entries there are `axes`, which hyper-parameters and environment's parameters are axes, in the
+    order of the grid, and `flags`, JAX's. The number of devices is not among them: by that only the last digits differ.
+
+    Args:
+      job: the run.
+      strict: whether to raise for what cannot be recorded.
+
+    Raises:
+      JaxrlError: naming the entry that cannot be recorded.
+    """
+    fields = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}
+
+    def entry(of: str, name: str, value: Any) -> Any:
+        where = f"config[{of!r}][{name!r}]"
+        axis = of == "env_axes" or (of == "hyper_parameters" and is_axis(value))
+        return encode(tuple(axis_values(value)) if axis else value, where, strict)
+
+    for of, values in fields.items():
+        if isinstance(values, dict):
+            fields[of] = {name: entry(of, name, value) for name, value in values.items()}
+    axes = [name for name, value in job.hyper_parameters.items() if is_axis(value)]
+    axes += [ENV + name for name in job.env_axes]
+    return fields | {"axes": axes, "flags": {name: getattr(jax.config, name) for name in FLAGS}}
+
+
+def from_json(config: Mapping[str, Any]) -> Job:
+    """The job that `in_json` was given.
+
+    Raises:
+      JaxrlError: if something in it cannot be imported.
+    """
+    job = Job(**{field.name: config[field.name] for field in dataclasses.fields(Job)})
+    given = {k: decode(v) for k, v in job.hyper_parameters.items()}
+    return dataclasses.replace(
+        job,
+        hyper_parameters={k: list(v) if k in config["axes"] else v for k, v in given.items()},
+        env_params={k: decode(v) for k, v in job.env_params.items()},
+        env_axes={k: list(decode(v)) for k, v in job.env_axes.items()},
+    )
 
 
 class Ready(NamedTuple):
@@ -108,10 +159,13 @@ class Listener(NamedTuple):
     Attributes:
       compiled: `compiled(ready, group_index, program, intervals_done)`, before a group's first chunk.
       interval: `interval(ready, group_index, interval, steps, metrics)`; `metrics` are arrays `[config, seed]`.
+      restored: `restored(ready, group_index, intervals_done, metrics)`, after `compiled`, where a group resumes from a
+        checkpoint; `metrics` are arrays `[config, seed, time]`, known up to there.
     """
 
     compiled: Callable[..., None] = lambda *_: None
     interval: Callable[..., None] = lambda *_: None
+    restored: Callable[..., None] = lambda *_: None
 
 
 class Interrupted(Exception):
@@ -230,10 +284,13 @@ def _train_group(
     job = {} if checkpoints is None else in_json(ready.job)
     shape = (len(group.indices), ready.job.seeds)
     with contextlib.nullcontext() if checkpoints is None else checkpoint.manager(checkpoints) as opened:
-        found = checkpoint.restore(opened, program.shapes, job) if opened else None
-        start, state, metrics, facts, _ = found or (0, program.init(), {}, {"run_seconds": 0.0}, job)
+        found = checkpoint.restore(opened, stored_shapes(program), job) if opened else None
+        start, _, metrics, facts, _ = found or (0, None, {}, {"run_seconds": 0.0}, job)
+        state = placed(program, found.state) if found else program.init()
         for listener in listeners:
             listener.compiled(ready, index, program, start)
+            if found:
+                listener.restored(ready, index, start, metrics)
         began, before = time.perf_counter(), facts["run_seconds"]
         pending = None
 
@@ -252,7 +309,8 @@ def _train_group(
                 first_bad_step=np.asarray(state.first_bad_step)[: program.num_rows].reshape(shape).tolist(),
             )
             if opened:
-                checkpoint.save(opened, checkpoint.Checkpoint(intervals_done, state, metrics, facts, job))
+                kept = stored(program, state), {name: values.copy() for name, values in metrics.items()}
+                checkpoint.save(opened, checkpoint.Checkpoint(intervals_done, *kept, facts, job))
 
         taken = int(state.step) // per_update
         for interval in range(start, ready.num_intervals):
@@ -272,6 +330,8 @@ def _train_group(
             if pending:
                 record(*pending)  # the chunk before, while the device computes this one
             pending = (interval, computed)
+            if opened:
+                checkpoint.check(opened)
             stopping, last = should_stop(), interval + 1 == ready.num_intervals
             if stopping or last or (opened and _due(ready, interval, ready.checkpoint_every)):
                 record(*pending)
@@ -312,12 +372,17 @@ def _assemble(ready: Ready, records: list[Record], programs: list[Program]) -> R
         "peak_memory_bytes": max(map(_peak_memory, programs)),
         "device": programs[0].mesh.devices.flat[0].device_kind,
         "num_devices": programs[0].mesh.size,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
-    config = dataclasses.asdict(job)
+    config = in_json(job, strict=False)
     configs = grid.configs if swept else []
     results = Results(config, {"step": steps} | metrics, summary, configs)
     return dataclasses.replace(results, summary=summary | {"final_return": final_return(results.final())})
+
+
+def versions() -> dict[str, str]:
+    """The versions of jaxrl, and of the packages that its numbers come from."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _peak_memory(program: Program) -> int:
@@ -356,7 +421,8 @@ def sweep(
       eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
       eval_episodes: episodes of each evaluation.
       out: a folder for the run, as the command line writes it, with checkpoints while it trains. The same call again
-        goes on from the newest, or loads what is complete. None writes nothing.
+        resumes from the newest, or loads what is complete. All that determines the run must then be possible to record,
+        see `jaxrl.record`: the constructor, too, must have a name in a module. None writes nothing.
       progress: whether to say on stderr what is trained, and draw a progress bar.
       **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
         ones share a compiled program, the environment's as well unless its spaces depend on them or it must know their
@@ -376,17 +442,25 @@ def sweep(
     """
     if not callable(constructor):
         raise checks.JaxrlError(f"sweep: constructor={constructor!r} is not accepted; one is jaxrl.ppo, without a call")
-    hyper_parameters = {k: (axis_values(v) if is_axis(v) else v) for k, v in hyper_parameters.items()}
+    constructor, hyper_parameters = unwrapped(constructor, hyper_parameters)
+    hyper_parameters = with_defaults(constructor, hyper_parameters)
+    hyper_parameters = {k: axis_values(v) if is_axis(v) else plain(v) for k, v in hyper_parameters.items()}
     env_params, env_axes = split_axes(env_params or {})
     job = Job(
-        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, env_params, run_seed, log_every, eval_every,
-        eval_episodes, env_axes=env_axes,
+        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, plain(env_params), run_seed, log_every,
+        eval_every, eval_episodes, env_axes=env_axes, constructor="" if out is None else _home(constructor),
     )  # fmt: skip
     ready = prepare(job, constructor)
-    if out is not None and folder.enter(pathlib.Path(out), job):
-        return Results.load(out)
     with contextlib.ExitStack() as stack:
         listeners = []
+        if out is not None:
+            out = pathlib.Path(out)
+            if folder.enter(out, job) and folder.is_complete(out):
+                return Results.load(out)
+            stack.enter_context(folder.locked(out, "sweep: out ="))
+            config = folder.enter(out, job) or folder.config_of(job, num_threads(), tensorboard=False)
+            if folder.is_complete(out):  # another process was faster
+                return Results.load(out)
         if progress:
             from rich.console import Console
 
@@ -395,11 +469,35 @@ def sweep(
             listeners.append(stack.enter_context(report.progress(Console(stderr=True))))
         if out is None:
             return execute(ready, listeners=listeners)
-        config = folder.config_of(job, num_threads(), tensorboard=False)
         try:
-            return folder.train(ready, pathlib.Path(out), config, listeners)
+            return folder.train(ready, out, config, listeners)
         except checks.RunError as error:
-            raise checks.RunError(f"{error}; all before that is saved: the same call goes on from there") from error
+            raise checks.RunError(f"{error}; the same call resumes from the newest checkpoint") from error
+
+
+def _home(constructor: Constructor) -> str:
+    """Where a constructor is imported from; empty for one of jaxrl's own.
+
+    Raises:
+      JaxrlError: if it cannot be imported, or a default of it is a list, which among hyper-parameters is an axis.
+    """
+    from jaxrl.agents import AGENTS
+
+    if AGENTS.get(name_of(constructor)) is constructor:
+        return ""
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        if is_axis(parameter.default):
+            raise checks.JaxrlError(
+                f"sweep: {name_of(constructor)} has the default {name}={parameter.default}, which a run in a folder "
+                f"cannot record, for in a sweep it is an axis; make it a tuple"
+            )
+    try:
+        return reference(constructor)
+    except ValueError as error:
+        raise checks.JaxrlError(
+            f"sweep: constructor={constructor!r} cannot be recorded, as all of a run in a folder must be; define it at "
+            f"the top level of a module, or leave `out` away"
+        ) from error
 
 
 def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:
@@ -451,8 +549,8 @@ def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Ag
 def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:
     """The training state in the newest checkpoint of a group, or an error that says how to get one."""
     folder = _checkpoints(out, index)
-    with checkpoint.manager(folder) as opened:
-        found = checkpoint.restore(opened, program.shapes, in_json(ready.job))
+    with checkpoint.manager(folder, read_only=True) as opened:
+        found = checkpoint.restore(opened, stored_shapes(program), in_json(ready.job))
     if found is None:
         raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
-    return found.state
+    return placed(program, found.state)

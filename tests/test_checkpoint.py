@@ -10,6 +10,7 @@ import pytest
 from fake_agent import FakeState, fake
 
 from jaxrl import JaxrlError, checkpoint, dqn, ppo
+from jaxrl.program import placed, stored_shapes
 from jaxrl.run import Interrupted, Job, Listener, compile_for, evaluations, execute, in_json, prepare
 
 PROBE = "jaxrl/Probe-truncation-v0"
@@ -91,21 +92,16 @@ def test_without_a_folder_a_stop_is_only_a_stop():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run's folder with its last checkpoint, the run, and what `restore` needs."""
+    """A run, its folder with its last checkpoint, its results and its program."""
     out = tmp_path_factory.mktemp("run")
     ready = prepare(Job("fake", PROBE, 32, 3, {"sizes": (2,)}, log_every=8, eval_episodes=2), fake)
     results = execute(ready, out)
-    shapes = compile_for(ready, ready.plan.groups[0], parts=()).shapes
-    return ready, out, results, shapes
+    return ready, out, results, compile_for(ready, ready.plan.groups[0], parts=())
 
 
-def restore(folder: pathlib.Path, shapes, job):
-    with checkpoint.manager(folder) as opened:
-        return checkpoint.restore(opened, shapes, job)
-
-
-def raw(leaf) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+def restore(folder: pathlib.Path, program, job, **changes):
+    with checkpoint.manager(folder, read_only=True) as opened:
+        return checkpoint.restore(opened, stored_shapes(program)._replace(**changes), job)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -113,25 +109,28 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_what_is_restored(saved):
-    ready, out, results, shapes = saved
+    ready, out, results, program = saved
     assert [path.name for path in (out / "checkpoints" / "group_0").iterdir()] == ["4"]  # the newest alone is kept
-    found = restore(out / "checkpoints" / "group_0", shapes, in_json(ready.job))
+    found = restore(out / "checkpoints" / "group_0", program, in_json(ready.job))
     assert found.point == 4
     assert found.job == in_json(ready.job)
     assert found.facts["first_bad_step"] == [[-1, -1, -1]]
     for name, values in found.metrics.items():
         np.testing.assert_array_equal(values[0], results.metrics[name], err_msg=name)
-    assert isinstance(found.state.agent, FakeState)
-    assert jax.tree.structure(found.state) == jax.tree.structure(shapes)
-    for leaf, like in zip(jax.tree.leaves(found.state), jax.tree.leaves(shapes), strict=True):
+    assert {len(leaf) for leaf in jax.tree.leaves(found.state.agent)} == {3}  # the padding to four rows is not kept
+    state, shapes = placed(program, found.state), program.shapes
+    assert isinstance(state.agent, FakeState)
+    assert jax.tree.structure(state) == jax.tree.structure(shapes)
+    for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
         assert (leaf.shape, leaf.dtype, leaf.sharding) == (like.shape, like.dtype, like.sharding)
-    assert found.state.step == 32
-    np.testing.assert_array_equal(found.state.agent.weight[:3].mean((1, 2)), results.metrics["weight"][:, -1])
+    assert state.step == 32
+    weight = np.asarray(state.agent.weight).mean((1, 2))
+    np.testing.assert_array_equal(weight, results.metrics["weight"][[0, 1, 2, 0], -1])
 
 
 def test_no_checkpoint_is_none(saved, tmp_path):
-    ready, _, _, shapes = saved
-    assert restore(tmp_path, shapes, in_json(ready.job)) is None
+    ready, _, _, program = saved
+    assert restore(tmp_path, program, in_json(ready.job)) is None
     with pytest.raises(JaxrlError, match="there is no checkpoint yet; jaxrl resume"):
         list(evaluations(ready, tmp_path, 1, 0))
 
@@ -151,9 +150,9 @@ def damages(content: bytes) -> dict[str, bytes | None]:
 
 def test_any_damage_is_an_error_or_does_no_harm(saved, tmp_path, capfd):
     """Each file of a checkpoint in turn; some are of no consequence, and then what is read is what was saved."""
-    ready, out, _, shapes = saved
+    ready, out, _, program = saved
     folder, job = out / "checkpoints" / "group_0", in_json(ready.job)
-    right = restore(folder, shapes, job)
+    right = restore(folder, program, job)
     errors = {}
     for name, content in contents(folder).items():
         for kind, damaged in damages(content).items():
@@ -162,12 +161,12 @@ def test_any_damage_is_an_error_or_does_no_harm(saved, tmp_path, capfd):
             (copy / name).unlink() if damaged is None else (copy / name).write_bytes(damaged)
             before = contents(copy)
             try:
-                found = restore(copy, shapes, job)
+                found = restore(copy, program, job)
             except JaxrlError as error:
                 errors[name, kind] = str(error).replace(str(copy), "FOLDER")
             else:
                 assert (found.point, found.facts, found.job) == (4, right.facts, right.job)
-                jax.tree.map(lambda x, y: np.testing.assert_array_equal(raw(x), raw(y)), found.state, right.state)
+                jax.tree.map(np.testing.assert_array_equal, found.state, right.state)
                 jax.tree.map(np.testing.assert_array_equal, found.metrics, right.metrics)
             assert contents(copy) == before
     assert all(message.startswith("FOLDER/4: the checkpoint is damaged") for message in errors.values())
@@ -202,25 +201,25 @@ def test_a_run_does_not_go_over_a_damaged_checkpoint(saved, tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_run(saved, change, message):
-    ready, out, _, shapes = saved
+    ready, out, _, program = saved
     job = dataclasses.replace(ready.job, **change)
     with pytest.raises(JaxrlError, match=f"group_0/4: the checkpoint is of another run: {message}"):
-        restore(out / "checkpoints" / "group_0", shapes, in_json(job))
+        restore(out / "checkpoints" / "group_0", program, in_json(job))
 
 
 def test_a_checkpoint_of_another_program(saved):
-    """As a later version's might be, or one of another number of devices: the job is the same, the arrays are not."""
-    ready, out, _, shapes = saved
-    folder, job, weight = out / "checkpoints" / "group_0", in_json(ready.job), shapes.agent.weight
+    """As a later version's might be: the job is the same, the arrays are not."""
+    ready, out, _, program = saved
+    folder, job, weight = out / "checkpoints" / "group_0", in_json(ready.job), stored_shapes(program).agent.weight
     for wrong, message in [
         (
-            jax.ShapeDtypeStruct((4, 1, 3), weight.dtype),
-            r"agent.weight is float32\[4, 1, 2\], where float32\[4, 1, 3\]",
+            jax.ShapeDtypeStruct((3, 1, 3), weight.dtype),
+            r"agent.weight is float32\[3, 1, 2\], where float32\[3, 1, 3\]",
         ),
-        (jax.ShapeDtypeStruct(weight.shape, np.int32), r"agent.weight is float32\[4, 1, 2\], where int32\[4, 1, 2\]"),
+        (jax.ShapeDtypeStruct(weight.shape, np.int32), r"agent.weight is float32\[3, 1, 2\], where int32\[3, 1, 2\]"),
         ({"bias": weight, "weight": weight}, r"agent\['\w+'\] is missing|agent.weight is not needed"),
         ((), "agent.weight is not needed"),
     ]:
         agent = FakeState(wrong) if isinstance(wrong, jax.ShapeDtypeStruct) else wrong
         with pytest.raises(JaxrlError, match=f"group_0/4: the checkpoint is of another program: .*({message})"):
-            restore(folder, shapes._replace(agent=agent), job)
+            restore(folder, program, job, agent=agent)

@@ -1,7 +1,5 @@
 """An environment's parameters as axes of a sweep: which share a program, and that each row has its own environment."""
 
-import json
-
 import numpy as np
 import pytest
 from fake_agent import TRACED, fake
@@ -105,7 +103,7 @@ def test_each_program_has_its_own_environment():
 
 def test_a_list_is_an_axis_and_a_tuple_one_value():
     one = jaxrl.sweep(fake, "CartPole-v1", env_params={"observe": (0, 2)}, **RUN)
-    assert (one.configs, one.config["env_params"]) == ([], {"observe": (0, 2)})
+    assert (one.configs, one.config["env_params"]) == ([], {"observe": [0, 2]})
     with pytest.raises(JaxrlError, match=r"observe=0 is not accepted.*a list of values is an axis, and a tuple one"):
         jaxrl.sweep(fake, "CartPole-v1", env_params={"observe": [0, 2]}, **RUN)
 
@@ -148,10 +146,6 @@ def test_a_sweep_from_the_command_line(tmp_path, capfd):
     lengths = [len(episode_of_run(ready, out, config, seed=0).time) for config in range(4)]
     assert lengths[0] == lengths[2] == 2
     assert min(lengths[1], lengths[3]) >= 5  # the treasure is five steps away
-    config = json.loads((out / "config.json").read_text())
-    del config["env_axes"], config["configs"]  # as an older run's
-    (out / "config.json").write_text(json.dumps(config))
-    assert folder.read_run(out)[0].plan.configs == [{}]
 
 
 def test_runs_are_named_by_the_parameters_that_differ():

@@ -228,7 +228,7 @@ def test_save_replaces_and_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(results_module.np, "savez_compressed", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(JaxrlError, match=r"metrics\.npz cannot be written: disk full"):
         run(seed=2).save(tmp_path)
     np.testing.assert_array_equal(Results.load(tmp_path).metrics["loss"], expected)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "metrics.npz", "summary.json"]

@@ -1,12 +1,14 @@
 """Runs from Python: what is checked before anything compiles, what is recorded when, and that one bad seed is alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from fake_agent import TRACED, fake
 
 import jaxrl
 from jaxrl import JaxrlError, Results, dqn, folder, ppo, run
-from jaxrl.run import Interrupted, Job, Listener, execute, prepare, steps_after
+from jaxrl.run import Interrupted, Job, Listener, execute, from_json, prepare, steps_after
 
 PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
 
@@ -122,7 +124,9 @@ def test_a_sweep_has_an_axis_of_configurations_in_the_grids_order(a_sweep):
     assert isinstance(a_sweep, Results)
     assert a_sweep.configs == [{"blow_up": b, "num_envs": n} for b in (2.0, 0.5) for n in (2, 4)]
     assert {v.shape for k, v in a_sweep.metrics.items() if k != "step"} == {(4, 5, 4)}
-    assert a_sweep.config["hyper_parameters"] == {"blow_up": [2.0, 0.5], "num_envs": [2, 4], "blow_up_at": 24}
+    given = {"blow_up": [2.0, 0.5], "num_envs": [2, 4], "blow_up_at": 24}
+    assert a_sweep.config["hyper_parameters"] == given | {"rate": 0.5, "rollout_length": 4, "label": "a", "sizes": []}
+    assert a_sweep.config["axes"] == ["blow_up", "num_envs"]
     # Updates begin every 8 steps with 2 environments, every 16 with 4.
     assert a_sweep.metrics["seen"][:, 0].tolist() == [[4, 20, 36, 52], [0, 16, 32, 48]] * 2
     assert np.array_equal(a_sweep.metrics["weight"][0], a_sweep.metrics["weight"][1])  # seed i is seed i everywhere
@@ -168,8 +172,8 @@ IN_A_FOLDER = {"num_steps": 80, "seeds": 3, "log_every": 16, "eval_episodes": 2,
 
 
 def test_a_sweep_in_a_folder_goes_on_after_an_interruption_and_is_loaded_when_complete(tmp_path, capsys):
-    out, whole = tmp_path / "run", jaxrl.sweep(fake, PROBE, **IN_A_FOLDER)
-    asked, job = [], Job(**whole.config)
+    out, whole, asked = tmp_path / "run", jaxrl.sweep(fake, PROBE, **IN_A_FOLDER), []
+    job = dataclasses.replace(from_json(whole.config), constructor="fake_agent:fake")
     ready, config = prepare(job, fake), folder.config_of(job, 1, tensorboard=False)
     with pytest.raises(Interrupted):
         folder.train(ready, out, config, should_stop=lambda: asked.append(1) or len(asked) == 2)

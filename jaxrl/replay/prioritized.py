@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from jaxrl import checks
+from jaxrl.record import recorded
 from jaxrl.replay import ring, sum_tree
 from jaxrl.replay.types import NO_SLOT, Read, Replay, Sample
 from jaxrl.replay.uniform import check_sizes
@@ -47,6 +48,7 @@ class RankedState(NamedTuple):
     sorted_errors: Array
 
 
+@recorded
 def prioritized(
     *,
     capacity: int,
@@ -110,6 +112,7 @@ def prioritized(
     return Replay(init, add, sample, update, interrupt, capacity, batch_size)
 
 
+@recorded
 def ranked(
     *,
     capacity: int,

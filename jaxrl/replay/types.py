@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxrl.record import Call
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
 
 
@@ -44,6 +45,7 @@ class Replay(NamedTuple):
         successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0.
       capacity: how many transitions it holds; None where it does not tell.
       batch_size: `B`, how many are drawn at once; None where it does not tell.
+      made_by: the call that made it, which `jaxrl.record.recorded` notes; a run in a folder records it.
     """
 
     init: Callable[[Transition, Spec], PyTree]
@@ -53,6 +55,10 @@ class Replay(NamedTuple):
     interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
     capacity: int | None = None
     batch_size: int | None = None
+    made_by: Call | None = None
+
+    def __repr__(self) -> str:
+        return repr(self.made_by) if self.made_by else tuple.__repr__(self)
 
 
 # How the slots that were drawn are read: `read(ring, key, slots, step, length) -> (steps, valid)`.

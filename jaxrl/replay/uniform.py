@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.record import recorded
 from jaxrl.replay import ring
 from jaxrl.replay.types import Read, Replay, Sample
 from jaxrl.types import Array, Key, Spec, Transition
 
 
+@recorded
 def uniform(*, capacity: int, batch_size: int, read: Read = ring.window) -> Replay:
     """The last `capacity` transitions, sampled uniformly and with replacement.
 
