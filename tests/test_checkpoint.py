@@ -1,5 +1,6 @@
 """Stopping and going on: a resumed run equals the uninterrupted one to the bit, and a bad checkpoint is reported."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from fake_agent import FakeState, fake
 
-from jaxrl import JaxrlError, checkpoint, dqn, ppo
+from jaxrl import JaxrlError, checkpoint, dqn, ppo, run
 from jaxrl.program import placed, stored_shapes
 from jaxrl.run import Interrupted, Job, Listener, compile_for, evaluations, execute, in_json, prepare
 
@@ -79,6 +80,40 @@ def test_a_sweep_stopped_in_each_of_its_groups(tmp_path):
     assert events == [("compiled", 0, 5), ("compiled", 1, 5)]
     assert_same(again, pieces)
     assert again.summary["run_seconds"] == pieces.summary["run_seconds"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
+def test_a_run_resumes_on_another_number_of_devices(before, after, programs, tmp_path, monkeypatch):
+    """Of three seeds, which two devices pad to four. The same number gives the same bits; another rounds elsewhere."""
+    ready, compiled = programs
+    whole = {}
+    for folder, stop_at, devices in [("whole", 0, before), ("pieces", 2, before), ("pieces", 0, after)]:
+        monkeypatch.setattr(run, "compile_for", lambda *_, devices=devices: compiled[devices])
+        asked, starts = [], []
+        listener = Listener(lambda ready, index, program, done, starts=starts: starts.append((program.mesh.size, done)))
+        stop = lambda asked=asked, stop_at=stop_at: asked.append(1) or len(asked) == stop_at  # noqa: E731
+        with pytest.raises(Interrupted) if stop_at else contextlib.nullcontext():
+            whole[folder] = execute(ready, tmp_path / folder, [listener], stop)
+    assert starts == [(after, 2)]
+    one, two = whole["whole"], whole["pieces"]
+    if before == after:
+        assert_same(one, two)
+    for name, values in one.metrics.items():
+        np.testing.assert_allclose(two.metrics[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert len(np.unique(one.metrics["loss"][:, -1])) == 3
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """A run of an odd number of seeds, and its program on two devices and on one."""
+    job = Job("dqn", "CartPole-v1", 64, 3, SMALL_DQN, log_every=16, eval_every=32, eval_episodes=2)
+    ready, devices = prepare(job, dqn), jax.devices()
+    compiled = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for number in (1, 2):
+            patch.setattr(jax, "devices", lambda number=number: devices[:number])
+            compiled[number] = compile_for(ready, ready.plan.groups[0])
+    return ready, compiled
 
 
 def test_without_a_folder_a_stop_is_only_a_stop():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl import JaxrlError, Results, cli, evaluate, folder, make
+from jaxrl import JaxrlError, Results, cli, evaluate, folder, make, ppo, sweep
 from jaxrl.agents import AGENTS
 from jaxrl.program import EVALUATION
 from jaxrl.render import episode_of_run, render
@@ -134,8 +134,12 @@ def test_the_folder_of_a_run(whole):
     assert config.keys() == {
         *("agent", "env", "num_steps", "seeds", "hyper_parameters", "env_params", "seed", "log_every", "eval_every"),
         *("env_axes", "eval_episodes", "checkpoint_every", "num_devices", "num_threads", "tensorboard"),
-        "configs",
+        *("configs", "axes", "flags", "constructor", "versions"),
     }
+    assert config["flags"] == {
+        "jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True,
+    }  # fmt: skip
+    assert config["versions"] == json.loads((whole / "summary.json").read_text())["versions"]
     assert config["hyper_parameters"].keys() == inspect.signature(AGENTS["dqn"]).parameters.keys()
     assert config["hyper_parameters"]["batch_size"] == 8
     assert (config["seed"], config["tensorboard"], config["configs"]) == (5, True, [])
@@ -310,6 +314,11 @@ def test_a_sweep_over_an_old_run(swept, capfd):
     assert results.config["hyper_parameters"]["hidden_sizes"] == [4, 4]
     assert results.config["env_params"] == {"max_steps_in_episode": 20, "gravity": 5}
     assert np.nanmax(results.metrics["episode_length"]) <= 20
+    small = {"rollout_length": 16, "num_minibatches": 1, "num_epochs": 1, "hidden_sizes": (4, 4)}
+    env_params = {"max_steps_in_episode": 20, "gravity": 5}
+    options = small | {"num_steps": 4000, "seeds": 2, "env_params": env_params, "learning_rate": [1e-3, 1e-2]}
+    by_call = sweep(ppo, "CartPole-v1", **options, out=swept)  # the same run
+    np.testing.assert_array_equal(by_call.metrics["policy_loss"], results.metrics["policy_loss"])
     status, text, _ = jaxrl(capfd, "evaluate", swept, "--episodes", "2")
     assert status == 0
     assert "0.001" in text

@@ -1,14 +1,23 @@
 """Runs from Python: what is checked before anything compiles, what is recorded when, and that one bad seed is alone."""
 
 import dataclasses
+import functools
+import json
+import pathlib
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from fake_agent import TRACED, fake
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import jaxrl
-from jaxrl import JaxrlError, Results, dqn, folder, ppo, run
-from jaxrl.run import Interrupted, Job, Listener, execute, from_json, prepare, steps_after
+from jaxrl import JaxrlError, Results, cli, dqn, folder, ppo, record, run
+from jaxrl.program import with_defaults
+from jaxrl.replay import hindsight, prioritized, ranked, uniform
+from jaxrl.run import Interrupted, Job, Listener, execute, from_json, in_json, prepare, steps_after
 
 PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
 
@@ -206,6 +215,228 @@ def test_a_folder_that_a_sweep_cannot_have(tmp_path):
     refused(others, "sweep: out = .*others is a folder with other things in it")
     refused(tmp_path / "new", r"config\['hyper_parameters'\]\['label'\]", label=object())
     assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------- what a run in a folder records
+
+SHORT = {"num_steps": 8, "seeds": 1, "eval_episodes": 1}
+
+
+def small(rate: float = 0.5, *, label: str = "a", sizes: tuple[int, ...] = ()) -> jaxrl.Agent:
+    """A constructor that takes a positional argument."""
+    return fake(rate=rate, label=label, sizes=sizes)
+
+
+def with_a_list(*, rate: float = 0.5, units: list[int] = [4]) -> jaxrl.Agent:  # noqa: B006
+    return fake(rate=rate)
+
+
+partial = functools.partial
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        (partial(fake, rate=0.25), partial(fake, rate=0.5), r"hyper_parameters\['rate'\] was 0.25, and now is 0.5"),
+        (partial(small, 0.25), small, r"hyper_parameters\['rate'\] was 0.25, and now is 0.5"),
+        (
+            partial(partial(fake, rate=0.25, label="b"), label="c"),
+            partial(fake, rate=0.25),
+            "'label'. was 'c', and now",
+        ),
+        (fake, small, "agent was 'fake', and now is 'small'"),
+    ],
+)
+def test_a_partials_arguments_are_part_of_the_run(one, other, name, tmp_path):
+    """The same folder is the same numbers only where all is the same; whichever way an argument is given."""
+    first = jaxrl.sweep(one, PROBE, **SHORT, out=tmp_path / "run")
+    with pytest.raises(JaxrlError, match=f"what it holds is of another run: .*{name}"):
+        jaxrl.sweep(other, PROBE, **SHORT, out=tmp_path / "run")
+    given = {k: v for k, v in first.config["hyper_parameters"].items() if k in ("rate", "label")}
+    again = jaxrl.sweep(getattr(one, "func", one), PROBE, **SHORT, out=tmp_path / "run", **given)
+    assert again.metrics["loss"].tolist() == first.metrics["loss"].tolist() == [[given["rate"]]]
+
+
+def test_what_is_given_overrides_a_partial_and_its_lists_are_axes():
+    results = jaxrl.sweep(partial(small, [0.25, 0.75], label="b"), PROBE, **SHORT, label="c")
+    assert results.configs == [{"rate": 0.25}, {"rate": 0.75}]
+    assert results.config["hyper_parameters"] == {"rate": [0.25, 0.75], "label": "c", "sizes": []}
+    with pytest.raises(JaxrlError, match=r"fake: .* is not accepted; too many positional arguments"):
+        jaxrl.sweep(partial(fake, 0.5), PROBE, **SHORT)
+
+
+def test_what_cannot_be_recorded_is_refused_in_a_folder_and_nowhere_else(tmp_path):
+    def own(**hyper_parameters):
+        return fake(**hyper_parameters)
+
+    cases = [
+        (own, {}, "constructor=<function .*own.* cannot be recorded.* top level of a module, or leave `out` away"),
+        (lambda rate=0.5: fake(rate=rate), {}, "constructor=<function .*lambda.* cannot be recorded"),
+        (with_a_list, {}, r"with_a_list has the default units=\[4\].*make it a tuple"),
+        (fake, {"label": own}, r"config\['hyper_parameters'\]\['label'\]=<function .*own.* cannot be recorded"),
+        (partial(fake, label=partial(own, 1)), {}, r"\['label'\]=functools.partial.* cannot be recorded"),
+        (fake, {"label": np.zeros(2).view}, r"\['label'\]=<built-in method view"),
+        (fake, {"label": {"a": (1, {2})}}, r"\['label'\]\['a'\]\[1\]=\{2\} cannot be recorded"),
+        (fake, {"label": jaxrl.normalize.normalize_replay(uniform(capacity=8, batch_size=8))}, "or a replay of a func"),
+    ]
+    for constructor, hyper_parameters, message in cases:
+        with pytest.raises(JaxrlError, match=message):
+            jaxrl.sweep(constructor, PROBE, **SHORT, **hyper_parameters, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    assert jaxrl.sweep(cases[1][0], PROBE, **SHORT).metrics["loss"].tolist() == [[0.5]]
+
+
+def test_a_changed_default_is_another_run(tmp_path, monkeypatch):
+    """As of a later version: what was left at its default is recorded with the value that it had."""
+    jaxrl.sweep(small, PROBE, **SHORT, out=tmp_path / "run")
+    monkeypatch.setitem(small.__kwdefaults__, "label", "b")
+    with pytest.raises(JaxrlError, match=r"hyper_parameters\['label'\] was 'a', and now is 'b'"):
+        jaxrl.sweep(small, PROBE, **SHORT, out=tmp_path / "run")
+    assert folder.read_run(tmp_path / "run")[0].job.hyper_parameters["label"] == "a"
+
+
+def test_the_order_of_the_axes_is_part_of_the_run(tmp_path):
+    rates, labels = [0.25, 0.5], ["a", "b"]
+    jaxrl.sweep(fake, PROBE, **SHORT, rate=rates, label=labels, out=tmp_path / "run")
+    with pytest.raises(JaxrlError, match=r"axes was \['rate', 'label'\], and now is \['label', 'rate'\]"):
+        jaxrl.sweep(fake, PROBE, **SHORT, label=labels, rate=rates, out=tmp_path / "run")
+
+
+def test_jaxs_flags_are_part_of_the_run_and_its_devices_are_not(tmp_path):
+    out = tmp_path / "run"
+    before = jaxrl.sweep(fake, PROBE, **SHORT, out=out)
+    with (
+        jax.default_prng_impl("rbg"),
+        pytest.raises(JaxrlError, match=r"flags\['jax_default_prng_impl'\] was 'threefry2x32', and now is 'rbg'"),
+    ):
+        jaxrl.sweep(fake, PROBE, **SHORT, out=out)
+    config = json.loads((out / "config.json").read_text())
+    assert config["versions"]["jax"] == jax.__version__
+    noted = {"num_devices": 64, "num_threads": 64, "versions": {"jax": "0.0.1"}}
+    (out / "config.json").write_text(json.dumps(config | noted))
+    again = jaxrl.sweep(fake, PROBE, **SHORT, out=out)
+    assert again.metrics["weight"] == before.metrics["weight"]
+    assert {name: again.config[name] for name in noted} == noted
+
+
+REPLAYS = [
+    uniform(capacity=64, batch_size=8),
+    uniform(capacity=64, batch_size=16),
+    uniform(capacity=64, batch_size=8, read=hindsight(strategy="final")),
+    uniform(capacity=64, batch_size=8, read=hindsight(strategy="final", probability=0.5)),
+    prioritized(capacity=64, batch_size=8),
+    prioritized(capacity=64, batch_size=8, beta=0.5),
+    ranked(capacity=64, batch_size=8),
+]
+
+
+def test_replays_are_recorded_by_how_they_were_made():
+    texts = {json.dumps(record.encode(replay, "replay")) for replay in REPLAYS}
+    assert len(texts) == len(set(map(repr, REPLAYS))) == len(REPLAYS)
+    for replay in REPLAYS:
+        again = record.decode(json.loads(json.dumps(record.encode(replay, "replay"))))
+        assert record.encode(again, "replay") == record.encode(replay, "replay")
+    assert repr(REPLAYS[1]).startswith("uniform(capacity=64, batch_size=16, read=<function window")
+    assert repr(REPLAYS[5]).startswith("prioritized(capacity=64, batch_size=8, alpha=0.6, beta=0.5, beta_steps=100000")
+
+
+def test_a_run_with_a_replay_goes_on_from_its_record(tmp_path, capsys):
+    """By the same call and by its folder alone; another replay is another run."""
+    small = {"hidden_sizes": (4,), "replay_size": 64, "batch_size": 8, "warmup_steps": 8}
+    options = {"num_steps": 64, "seeds": 1, "log_every": 16, "eval_episodes": 1} | small
+    replay = prioritized(capacity=64, batch_size=8, beta=0.7)
+    hyper_parameters = with_defaults(dqn, small | {"replay": replay})
+    job, asked = Job("dqn", PROBE, 64, 1, hyper_parameters, log_every=16, eval_episodes=1), []
+    ready, config = prepare(job, dqn), folder.config_of(job, 1, tensorboard=False)
+    with pytest.raises(Interrupted):
+        folder.train(ready, tmp_path / "run", config, should_stop=lambda: asked.append(1) or len(asked) == 2)
+    with pytest.raises(JaxrlError, match=r"\['replay'\]\['keywords'\]\['beta'\] was 0.7, and now is 0.4"):
+        jaxrl.sweep(dqn, PROBE, **options, replay=prioritized(capacity=64, batch_size=8), out=tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert cli.main(["resume", str(tmp_path / "copy")]) == 0
+    capsys.readouterr()
+    again = prioritized(capacity=64, batch_size=8, beta=0.7)
+    by_call = jaxrl.sweep(dqn, PROBE, **options, replay=again, out=tmp_path / "run", progress=True)
+    assert "goes on from step 32" in capsys.readouterr().err
+    for name, values in Results.load(tmp_path / "copy").metrics.items():
+        np.testing.assert_array_equal(by_call.metrics[name], values, err_msg=name)
+
+
+def follow(key, obs):
+    return jax.random.randint(key, (), 0, 2)
+
+
+def test_functions_are_recorded_by_name(tmp_path):
+    env, options = "jaxrl/Corridor-v0", {"num_steps": 40, "seeds": 1, "log_every": 20, "eval_episodes": 1}
+    results = jaxrl.sweep(jaxrl.td, env, **options, policy=follow, out=tmp_path / "run")
+    assert results.config["hyper_parameters"]["policy"] == {"$import": "test_run:follow"}
+    assert results.config["hyper_parameters"]["features"] is None
+    assert folder.read_run(tmp_path / "run")[0].job.hyper_parameters["policy"] is follow
+    for message, change in [
+        ("'policy'.* cannot be imported: No module named 'nowhere'", {"policy": {"$import": "nowhere:follow"}}),
+        ("'policy'.* cannot be imported: .* has no attribute 'lead'", {"policy": {"$import": "test_run:lead"}}),
+        ("lead was defined in a script or notebook; the same call", {"policy": {"$import": "__main__:lead"}}),
+        (r"\{'\$eval': 'x'\} is not what a run records", {"policy": {"$eval": "x"}}),
+    ]:
+        config = json.loads((tmp_path / "run" / "config.json").read_text())
+        config["hyper_parameters"] |= change
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(JaxrlError, match=message.replace("'policy'.* ", "")):
+            folder.read_run(tmp_path / "run")
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.text(), st.floats(),
+        st.builds(np.float32, st.floats(width=32)), st.builds(np.int64, st.integers(-9, 9)),
+        st.builds(np.bool_, st.booleans()), st.builds(jax.numpy.float32, st.floats(-9, 9, width=32)),
+        st.builds(pathlib.Path, st.just("a/ü")),
+        st.sampled_from([fake, jaxrl.ppo, jax.numpy.tanh, dict, partial(fake, 1, sizes=(2,))]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text().filter(lambda name: not name.startswith("$")), inner, max_size=3),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def described(value):
+    """A value's types and all: NaN is itself, -0.0 is not 0.0, True is not 1, and partials of one thing are one."""
+    if isinstance(value, dict):
+        return {name: described(entry) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value), [described(entry) for entry in value]
+    if isinstance(value, partial):
+        return value.func, described(value.args), described(value.keywords)
+    return type(value), repr(value)
+
+
+@given(value=values, axis=st.lists(values, min_size=1, max_size=3), order=st.permutations(["given", "axis"]))
+@settings(max_examples=200, deadline=None)
+def test_any_value_comes_back_from_a_record(value, axis, order):
+    """As a hyper-parameter, an environment's parameter, and an axis of either; their order, too."""
+    assume(not isinstance(value, list))
+    chosen = {name: {"given": value, "axis": axis}[name] for name in order}
+    axes = [record.plain(entry) for entry in axis]
+    job = Job("fake", PROBE, 8, 1, chosen, {"given": value}, env_axes={"axis": axis})
+    text = json.dumps(in_json(job), allow_nan=False)
+    back = from_json(json.loads(text))
+    assert list(back.hyper_parameters) == list(order)
+    assert described(back.hyper_parameters["given"]) == described(back.env_params["given"])
+    assert described(back.env_params["given"]) == described(record.plain(value))
+    assert described(back.hyper_parameters["axis"]) == described(back.env_axes["axis"]) == described(axes)
+    assert json.dumps(in_json(back)) == text
+
+
+def test_axes_of_tuples_come_back(tmp_path):
+    """From the folder alone: the plan, the configurations of its results, and what is evaluated."""
+    axes, observe = {"sizes": [(2,), (3, 1)], "rate": [float("inf"), 0.5]}, {"observe": [(0, 2)]}
+    results = jaxrl.sweep(fake, "CartPole-v1", **SHORT, **axes, env_params=observe, out=tmp_path / "r")
+    ready, _ = folder.read_run(tmp_path / "r")
+    expected = [{"sizes": s, "rate": r, "env.observe": (0, 2)} for s in axes["sizes"] for r in axes["rate"]]
+    assert ready.plan.configs == results.configs == Results.load(tmp_path / "r").configs == expected
+    assert cli.main(["evaluate", str(tmp_path / "r"), "--episodes", "1"]) == 0
 
 
 def test_a_learning_rate_that_is_too_large():
