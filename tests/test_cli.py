@@ -1,6 +1,8 @@
 """The command line: a run's folder, killing and resuming it, and what is said to those who type something wrong."""
 
 import concurrent.futures
+import errno
+import fcntl
 import inspect
 import json
 import os
@@ -8,10 +10,12 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,8 +75,11 @@ def whole(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def stopped(whole, tmp_path_factory) -> dict[str, tuple[pathlib.Path, int, str]]:
-    """The same run in processes of their own, one killed and one interrupted: folder, exit status and output."""
+def stopped(whole, tmp_path_factory) -> dict[str, tuple[pathlib.Path, int, str, Any]]:
+    """The same run in processes of their own, one killed and one interrupted: folder, exit status and output.
+
+    Before that, another process tries to go on with the first of them; what comes of that is the last entry.
+    """
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(jax.config.jax_persistent_cache_min_compile_time_secs),
@@ -80,7 +87,8 @@ def stopped(whole, tmp_path_factory) -> dict[str, tuple[pathlib.Path, int, str]]
 
     def run_and_stop(name: str, number: int):
         out = tmp_path_factory.mktemp("stopped") / name
-        command = [sys.executable, "-m", "jaxrl.cli", "train", *DQN, "--out", str(out)]
+        command = [sys.executable, "-m", "jaxrl.cli", "train", *DQN, "--out", str(out), "--tensorboard"]
+        second = None
         output = out.with_suffix(".txt")
         with open(output, "w") as file:
             process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -89,10 +97,14 @@ def stopped(whole, tmp_path_factory) -> dict[str, tuple[pathlib.Path, int, str]]
                 assert process.poll() is None, output.read_text()
                 assert time.monotonic() < deadline, output.read_text()
                 time.sleep(0.002)
+            if number == signal.SIGKILL:
+                process.send_signal(signal.SIGSTOP)
+                words = [sys.executable, "-m", "jaxrl.cli", "resume", str(out)]
+                second = subprocess.run(words, env=environment, capture_output=True, text=True), process.pid
             process.send_signal(number)
             status = process.wait(60)
         assert not (out / "summary.json").exists(), "it was over before it was stopped"
-        return out, status, output.read_text()
+        return out, status, output.read_text(), second
 
     signals = {"killed": signal.SIGKILL, "interrupted": signal.SIGINT}
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -198,9 +210,9 @@ def test_tensorboard_files_hold_the_metrics(whole):
 
 def test_killed_and_resumed(whole, stopped, capfd):
     """After SIGKILL there is what was last saved, and the rest comes out the same to the bit."""
-    out, status, _ = stopped["killed"]
+    out, status, _, _ = stopped["killed"]
     assert status == -signal.SIGKILL
-    assert {path.name for path in out.iterdir()} == {"config.json", "checkpoints"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "checkpoints", "tensorboard", ".lock"}
     status, text, error = jaxrl(capfd, "train", *DQN, "--out", out)
     assert status == 2
     assert f"--out {out} holds a run already" in error
@@ -209,14 +221,57 @@ def test_killed_and_resumed(whole, stopped, capfd):
     assert status == 0
     assert re.search(r"goes on from step [1-9]0,000", text)
     assert_same_metrics(whole, out)
-    assert {path.name for path in out.iterdir()} == RUN_FILES
-    keep, drop = (json.loads((path / "config.json").read_text()) for path in (whole, out))
-    assert keep | {"tensorboard": False} == drop
+    assert {path.name for path in out.iterdir()} == RUN_FILES | {"tensorboard"}
+    assert (out / "config.json").read_text() == (whole / "config.json").read_text()
+    for files in (whole / "tensorboard").iterdir():  # all points once, of before and after
+        assert scalars(out / "tensorboard" / files.name) == scalars(files)
+
+
+def test_a_process_does_not_write_into_the_folder_of_another(stopped):
+    """It was stopped where it stood, and then killed: the lock has gone with it."""
+    out, _, _, (second, first_pid) = stopped["killed"]
+    assert second.returncode == 2
+    assert re.fullmatch(
+        rf"jaxrl: resume: {out} is in use by process {first_pid} on {re.escape(socket.gethostname())} since "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d; it must end first, or be stopped\n",
+        second.stderr,
+    ), second.stderr
+
+
+def test_a_folder_in_use_is_read_and_not_written(whole, tmp_path, capfd):
+    """In one process, too; and a lock that ends otherwise than it should is the operating system's to take back."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "summary.json").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with folder.locked(out, "test:"):
+        for words in (["train", *DQN, "--out", out, "--overwrite"], ["resume", out]):
+            status, _, error = jaxrl(capfd, *words)
+            assert status == 2
+            assert f"{out} is in use by process {os.getpid()} on " in error
+        assert jaxrl(capfd, "evaluate", out, "--episodes", "1")[0] == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".lock").write_text("process 1 on another machine")  # of one that was killed before it wrote anything
+    (empty / f".config.json.{'a' * 32}").write_text('{"agent"')
+    with folder.claimed(empty, overwrite=False), pytest.raises(JaxrlError, match="in use"), folder.locked(empty, ""):
+        pass
+    assert [path.name for path in empty.iterdir()] == [f".config.json.{'a' * 32}"]
+
+
+def test_a_disk_without_locks_is_told_of(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="cannot be locked .*No locks available"), folder.locked(tmp_path, "--out"):
+        pass
 
 
 def test_interrupted_evaluated_and_resumed(whole, stopped, capfd):
     """Ctrl-C saves at once, not at the next checkpoint's time, and says how to go on."""
-    out, status, text = stopped["interrupted"]
+    out, status, text, _ = stopped["interrupted"]
     assert status == 130
     assert "Traceback" not in text
     assert "stopping after this chunk, with a checkpoint" in text
