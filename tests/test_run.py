@@ -1,10 +1,16 @@
 """Runs from Python: what is checked before anything compiles, what is recorded when, and that one bad seed is alone."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+import re
+import resource
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -14,10 +20,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import jaxrl
-from jaxrl import JaxrlError, Results, cli, dqn, folder, ppo, record, run
+from jaxrl import JaxrlError, Results, cli, dqn, folder, ppo, record, render, run
+from jaxrl.checks import RunError
+from jaxrl.plot import plot_curve
 from jaxrl.program import with_defaults
 from jaxrl.replay import hindsight, prioritized, ranked, uniform
-from jaxrl.run import Interrupted, Job, Listener, execute, from_json, in_json, prepare, steps_after
+from jaxrl.run import Interrupted, Job, Listener, execute, from_json, in_json, prepare, steps_after, trained
 
 PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
 
@@ -437,6 +445,113 @@ def test_axes_of_tuples_come_back(tmp_path):
     expected = [{"sizes": s, "rate": r, "env.observe": (0, 2)} for s in axes["sizes"] for r in axes["rate"]]
     assert ready.plan.configs == results.configs == Results.load(tmp_path / "r").configs == expected
     assert cli.main(["evaluate", str(tmp_path / "r"), "--episodes", "1"]) == 0
+
+
+# ---------------------------------------------------------------- what cannot be written
+
+
+@contextlib.contextmanager
+def full(limit: int):
+    """No file can be longer than so many bytes while the block lasts: the system's errors are those of a full disk.
+
+    Nothing is written to the compilation cache meanwhile, where JAX would leave halves of files.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    jax.config.update("jax_enable_compilation_cache", False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run in a folder that was stopped in the middle, and the whole run's results."""
+    out, asked = tmp_path_factory.mktemp("half") / "run", []
+    job = Job("fake", PROBE, 80, 3, {"sizes": (50, 50)}, log_every=16, eval_episodes=2, constructor="fake_agent:fake")
+    ready = prepare(job, fake)
+    with pytest.raises(Interrupted):
+        folder.train(ready, out, folder.config_of(job, 2, tensorboard=True), (), lambda: asked.append(1) or asked[1:])
+    return out, execute(ready)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message", "complete"),
+    [
+        (500, "config.json cannot be written: File too large", False),
+        (1000, "tensorboard cannot be written: File too large", False),
+        (5000, "checkpoints/group_0: the checkpoint cannot be written: File too large", False),
+        (40_000, "curve.png cannot be written: File too large", True),
+    ],
+)
+def test_a_full_disk_is_told_in_a_line_and_the_run_goes_on_when_there_is_room(
+    limit, message, complete, half, tmp_path, capfd
+):
+    out, whole = tmp_path / "run", half[1]
+    shutil.copytree(half[0], out)
+    with full(limit):
+        status = cli.main(["resume", str(out)])
+    error = capfd.readouterr().err
+    assert status == 1
+    assert error == f"jaxrl: {out}/{message}; jaxrl resume {out} resumes from the newest checkpoint\n"
+    assert [path.name for path in (out / "checkpoints" / "group_0").glob("*") if path.name.isdigit()] == (
+        ["5"] if complete else ["2"]
+    )
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert cli.main(["resume", str(out)]) == 0
+    results = Results.load(out)
+    for name, values in whole.metrics.items():
+        np.testing.assert_array_equal(results.metrics[name], values, err_msg=name)
+    assert [path.name for path in (out / "checkpoints" / "group_0").iterdir()] == ["5"]
+
+
+def test_a_process_whose_disk_is_full_ends_with_a_line(half, tmp_path):
+    """No thread writes what it thinks of it, or keeps the process."""
+    out = tmp_path / "run"
+    shutil.copytree(half[0], out)
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false", "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ["bash", "-c", 'ulimit -f 5; exec "$@"', "-", sys.executable, "-m", "jaxrl", "resume", str(out)]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert re.fullmatch("jaxrl: .*group_0: the checkpoint cannot be written: File too large; .*\n", ended.stderr)
+
+
+def test_what_an_interruption_leaves_is_no_obstacle(half, tmp_path):
+    """A first checkpoint that was not written to the end, a lock, a copy, a path of any letters."""
+    out = tmp_path / "ein Ürlauf 🚀 %s {x}" / "run"
+    shutil.copytree(half[0], out)
+    (out / ".lock").touch()
+    checkpoints = out / "checkpoints" / "group_0"
+    (checkpoints / "2").rename(checkpoints / "1.orbax-checkpoint-tmp")
+    (checkpoints / "1.orbax-checkpoint-tmp" / "facts").rename(checkpoints / "1.orbax-checkpoint-tmp" / "f.orbax-tmp")
+    with pytest.raises(JaxrlError, match="there is no checkpoint yet"):
+        trained(folder.read_run(out)[0], out, 0, 0)
+    assert [path.name for path in checkpoints.iterdir()] == ["1.orbax-checkpoint-tmp"]
+    assert cli.main(["resume", str(out)]) == 0
+    assert [path.name for path in checkpoints.iterdir()] == ["5"]
+    for name, values in half[1].metrics.items():
+        np.testing.assert_array_equal(Results.load(out).metrics[name], values, err_msg=name)
+
+
+def test_what_is_written_outside_of_a_run(tmp_path):
+    """Each file by its name, and the old one stays; nothing is left beside it."""
+    results = jaxrl.sweep(fake, PROBE, **SHORT, out=tmp_path / "run")
+    env = jaxrl.make("jaxrl/Corridor-v0")
+    states = jax.tree.map(lambda x: np.asarray(x)[None], env.reset(jax.random.key(0))[0])
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with full(100):
+        for name, write in [
+            ("run/config.json", lambda: results.save(tmp_path / "run")),
+            ("run/curve.png", lambda: plot_curve(results, tmp_path / "run" / "curve.png")),
+            ("a.gif", lambda: render.animate(env, states, tmp_path / "a.gif")),
+            ("a.png", lambda: render.picture(env, states, tmp_path / "a.png")),
+        ]:
+            with pytest.raises(RunError, match=f"{tmp_path}/{name} cannot be written: File too large"):
+                write()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_learning_rate_that_is_too_large():
