@@ -99,10 +99,20 @@ def test_unrolling_twice_and_other_generators():
     assert prng.unrolled(other) is other
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the stock generator is kept")
-def test_draws_are_straight_line_code():
+def test_draws_are_straight_line_code_on_a_cpu():
     def compiled(key):
-        return jax.jit(lambda key: jax.random.uniform(key, (8,))).lower(key).compile().as_text()
+        cpu = jax.jit(lambda key: jax.random.uniform(key, (8,))).trace(key).lower(lowering_platforms=("cpu",))
+        return cpu.compile().as_text()
 
-    assert "while" in compiled(jax.random.key(0))
-    assert "while" not in compiled(prng.unrolled(jax.random.key(0)))
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert "while" in compiled(jax.random.key(0))
+        assert "while" not in compiled(prng.unrolled(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("platforms", [("cpu",), ("cuda",), ("tpu",), ("cpu", "cuda")])
+def test_the_platform_that_a_program_is_lowered_for_decides(platforms, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: pytest.fail("the process's default does not matter"))
+    traced = jax.jit(lambda key: jax.random.uniform(prng.unrolled(key), (8,))).trace(jax.random.key(0))
+    text = traced.lower(lowering_platforms=platforms).as_text()
+    assert ("optimization_barrier" in text) == ("cpu" in platforms)  # ours
+    assert ("call @threefry2x32" in text) == (platforms != ("cpu",))  # JAX's
