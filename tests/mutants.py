@@ -7,8 +7,8 @@
 
 A mutant is a text of a file that is there exactly once, another one in its place, and the tests that are most likely to
 notice first. It is applied to a copy of the tree, so the sources stay as they are. Its tests have to fail for it to be
-*killed*. They are run without it first, and have to pass; a mutant with which they take five times as long, and a minute
-more, counts as killed, too. The exit status is 1 where more than 5 % survive.
+*killed*. They are run without it first, and have to pass; a mutant with which they take five times as long, and a
+minute more, counts as killed, too. The exit status is 1 where more than 5 % survive.
 
 Where a source has changed so that the text is no longer there once, `--check` says so, and the entry is to be adapted.
 Mutants that change nothing that anybody could see are of no use: none of these should be one.
@@ -777,7 +777,7 @@ MUTANTS = [
         "test_normalize.py",
     ),
     # ---------------------------------------------------------------- planning, the loop, evaluation
-    M("planning.py", "values = jnp.where(model.terminal, 0.0, values)\n", "", "test_planning.py"),
+    M("planning.py", "values = jnp.where(model.terminal, 0.0, values)", "values = +values", "test_planning.py"),
     M("planning.py", "(change > tolerance)", "(change > 10 * tolerance)", "test_planning.py"),
     M(
         "planning.py",
@@ -984,8 +984,8 @@ MUTANTS = [
     M("networks/torsos.py", ">= self.dropout", "< self.dropout", "test_off_policy_networks.py"),
     M(
         "networks/torsos.py",
-        "if self.layer_norm:\n                x = nn.LayerNorm()(x)\n            x = ACTIVATIONS[self.activation](x)\n        return x",
-        "x = ACTIVATIONS[self.activation](x)\n        return x",
+        "self.dropout), 0.0)\n            if self.layer_norm:",
+        "self.dropout), 0.0)\n            if False:",
         "test_networks.py",
     ),
     M("networks/off_policy.py", "jnp.clip(log_std, *LOG_STD_BOUNDS)", "log_std", "test_off_policy_networks.py"),

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import partial_eval
+
+from jaxrl.types import Agent, Array, Spec, Transition
 
 
 class Part(NamedTuple):
@@ -46,6 +49,63 @@ def parts_of(
         inputs = {name for name, kept in zip(names, used[num_constants:], strict=False) if kept}
         found[part] = Part(frozenset(inputs), _text(alive, constants, shapes[part]))
     return found, shapes
+
+
+def trace_agent(
+    constructor: Callable[..., Agent], static: dict[str, Any], floats: dict[str, Array], spec: Spec
+) -> tuple[dict[str, Any], dict[Callable, tuple]]:
+    """Traces an agent's functions.
+
+    Args:
+      constructor: of the agent.
+      static: those of its arguments that are what they are.
+      floats: those in place of which the programs have inputs.
+      spec: where it acts.
+
+    Returns:
+      the `Part`s `init`, `act`, `greedy` (`act` with `explore=False`) and `update` (without its metrics), and `sizes`;
+      and each of the functions with its arguments.
+    """
+    make_agent = lambda values: constructor(**static, **values)  # noqa: E731
+    agent, key, step = make_agent(floats), jax.random.key(0), jnp.int32(0)
+    num_envs, length = agent.num_envs, agent.rollout_length
+
+    def begin(values, key):
+        agent = make_agent(values)
+        return {"init": (agent.init(key, spec), agent.init_memory(num_envs))}
+
+    def act(values, state, memory, obs, key, step, explore=True):
+        return make_agent(values).act(state, memory, obs, key, step, explore=explore)
+
+    def update(values, state, trajectory, key, step):
+        return make_agent(values).update(state, trajectory, key, step)[0]
+
+    def go_on(values, state, memory, obs, trajectory, key, step):
+        return {
+            "act": act(values, state, memory, obs, key, step),
+            "greedy": act(values, state, memory, obs, key, step, explore=False)[0],
+            "update": update(values, state, trajectory, key, step),
+        }
+
+    def zeros(shape, like):
+        return jax.ShapeDtypeStruct((*shape, *like.shape), like.dtype)
+
+    first, shapes = parts_of(begin, floats, key)
+    state, memory = shapes["init"]
+    obs = zeros((num_envs,), spec.obs_space)
+    action, _, extras = jax.tree.map(
+        lambda x: zeros((length,), x), jax.eval_shape(act, floats, state, memory, obs, key, step)
+    )
+    number, flag, count = (zeros((length, num_envs), jnp.zeros((), x)) for x in (jnp.float32, bool, jnp.int32))
+    extras = extras | {"episode_return": number, "episode_length": count}
+    trajectory = Transition(*[zeros((length,), obs), action, number, flag, flag, zeros((length,), obs), extras])
+    parts = first | parts_of(go_on, floats, state, memory, obs, trajectory, key, step)[0]
+    calls = {
+        begin: (floats, key),
+        act: (floats, state, memory, obs, key, step),
+        update: (floats, state, trajectory, key, step),
+    }
+    return parts | {"sizes": (num_envs, length)}, calls
 
 
 def keys_from_nowhere(closed: Any) -> list[str]:

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tracing import keys_from_nowhere, parts_of
+from tracing import keys_from_nowhere, trace_agent
 
 from jaxrl import make
 from jaxrl.agents import AGENTS
 from jaxrl.agents.experience import make_experience
 from jaxrl.checks import JaxrlError
-from jaxrl.types import Discrete, Spec, Transition, box
+from jaxrl.types import Discrete, Spec, box
 
 # ---------------------------------------------------------------- where an agent acts
 
@@ -183,50 +183,6 @@ def place_of(name, argument=None):
     return found[0]
 
 
-def traced(name, static, floats, place):
-    """An agent's functions, as `Part`s: `init`, `act`, `greedy`, `update`; its sizes; and each function's arguments."""
-    spec, make_agent = SPECS[place], lambda values: AGENTS[name](**static, **values)
-    agent, key, step = make_agent(floats), jax.random.key(0), jnp.int32(0)
-    num_envs, length = agent.num_envs, agent.rollout_length
-
-    def begin(values, key):
-        agent = make_agent(values)
-        return {"init": (agent.init(key, spec), agent.init_memory(num_envs))}
-
-    def act(values, state, memory, obs, key, step, explore=True):
-        return make_agent(values).act(state, memory, obs, key, step, explore=explore)
-
-    def update(values, state, trajectory, key, step):
-        return make_agent(values).update(state, trajectory, key, step)[0]
-
-    def go_on(values, state, memory, obs, trajectory, key, step):
-        return {
-            "act": act(values, state, memory, obs, key, step),
-            "greedy": act(values, state, memory, obs, key, step, explore=False)[0],
-            "update": update(values, state, trajectory, key, step),
-        }
-
-    def zeros(shape, like):
-        return jax.ShapeDtypeStruct((*shape, *like.shape), like.dtype)
-
-    first, shapes = parts_of(begin, floats, key)
-    state, memory = shapes["init"]
-    obs = zeros((num_envs,), spec.obs_space)
-    action, _, extras = jax.tree.map(
-        lambda x: zeros((length,), x), jax.eval_shape(act, floats, state, memory, obs, key, step)
-    )
-    number, flag, count = (zeros((length, num_envs), jnp.zeros((), x)) for x in (jnp.float32, bool, jnp.int32))
-    extras = extras | {"episode_return": number, "episode_length": count}
-    trajectory = Transition(*[zeros((length,), obs), action, number, flag, flag, zeros((length,), obs), extras])
-    parts = first | parts_of(go_on, floats, state, memory, obs, trajectory, key, step)[0]
-    calls = {
-        begin: (floats, key),
-        act: (floats, state, memory, obs, key, step),
-        update: (floats, state, trajectory, key, step),
-    }
-    return parts | {"sizes": (num_envs, length)}, calls
-
-
 def example(name, static, argument):
     """The agent with its floats as inputs, in the environment that the argument is for; each agent once."""
     return _example(name, tuple(sorted(static.items(), key=str)), place_of(name, argument))
@@ -234,7 +190,7 @@ def example(name, static, argument):
 
 @functools.cache
 def _example(name, static, place):
-    return traced(name, dict(static), floats(name, dict(static)), place)
+    return trace_agent(AGENTS[name], dict(static), floats(name, dict(static)), SPECS[place])
 
 
 def floats(name, static):
@@ -284,7 +240,9 @@ def alike(name, argument, most=None):
     for static, reaches in cases(name, argument):
         programs = {"as it is": example(name, static, argument)[0]}
         for other in others(name, argument, static)[:most]:
-            programs[str(other)] = traced(name, static | {argument: other}, floats(name, static), place)[0]
+            programs[str(other)] = trace_agent(
+                AGENTS[name], static | {argument: other}, floats(name, static), SPECS[place]
+            )[0]
         for a, b in itertools.combinations(programs, 2):
             yield from ((argument, a, b, part) for part in reaches if programs[a][part] == programs[b][part])
 
@@ -320,7 +278,7 @@ def test_every_shared_argument_is_used(name):
 def test_the_same_arguments_make_the_same_program(name):
     """So that where two programs differ, it is for the argument's sake."""
     static = settings(name)
-    again = traced(name, static, floats(name, static), place_of(name))[0]
+    again, _ = trace_agent(AGENTS[name], static, floats(name, static), SPECS[place_of(name)])
     assert again == example(name, static, None)[0]
 
 

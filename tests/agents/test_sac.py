@@ -278,28 +278,28 @@ def test_exploring_draws_uniformly_and_then_from_the_policy(acts):
 # ---------------------------------------------------------------- presets, and errors
 
 
-def test_presets_change_the_policy_once_in_twenty_steps():
-    """A step's twenty gradient steps of the critics are one of the policy and one of the temperature."""
+@pytest.mark.parametrize(("constructor", "ensemble"), [(redq, 10), (droq, 2)], ids=["redq", "droq"])
+def test_presets_change_the_policy_once_in_twenty_steps(constructor, ensemble):
+    """Gradient steps 0 to 18 leave policy and temperature alone, and number 19 changes both, once; critics and their
+    targets move in each."""
 
-    def run():
-        counts = {}
-        for name, constructor in {"redq": redq, "droq": droq}.items():
-            agent = constructor(**slow.SIZES, replay=slow.always(slow.sample(), 20))
-            state, trajectory = slow.zeros(agent), jax.tree.map(lambda x: jnp.asarray(x[:1, :1]), slow.sample().steps)
-            after, _ = agent.update(state, trajectory, UPDATE_KEY, jnp.int32(slow.STEP))
-            counts[name] = agent.name, [state[0].count for state in after.opt_state], state.params.critics
-        return {name: values[1:] for name, values in counts.items()}
+    def run(num):
+        agent = constructor(**slow.SIZES, replay=slow.always(slow.sample(), num), replay_ratio=num)
+        zeros = slow.zeros(agent)
+        state = zeros._replace(params=slow.drawn_like(zeros.params, 0), target_params=slow.drawn_like(zeros[2], 1))
+        rows = jax.tree.map(lambda x: jnp.asarray(x[:1, :1]), slow.sample().steps)
+        return state, agent.update(state, rows, UPDATE_KEY, jnp.int32(0))[0]
 
     with slow.quick_compilation():
-        counts = jax.device_get(jax.jit(run)())
-    assert {name: np.array(values[0]).tolist() for name, values in counts.items()} == {
-        "redq": [1, 20, 1],
-        "droq": [1, 20, 1],
-    }
-    ensembles = {name: len(params["params"]["output"]["bias"]) for name, (_, params) in counts.items()}
-    assert ensembles == {"redq": 10, "droq": 2}
-    assert "LayerNorm_0" in counts["droq"][1]["params"]["torso"]
-    assert (redq().name, droq().name) == ("redq", "droq")
+        before_and_after = jax.device_get(jax.jit(lambda: (run(19), run(20)))())
+    for (before, after), turns in zip(before_and_after, (0, 1), strict=True):
+        assert [int(state[0].count) for state in after.opt_state] == [turns, 19 + turns, turns]
+        moved = [
+            max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), x, y)))
+            for x, y in zip((*before.params, before.target_params), (*after.params, after.target_params), strict=True)
+        ]
+        assert [m > 0 for m in moved] == [bool(turns), True, bool(turns), True]
+        assert len(after.params.critics["params"]["output"]["bias"]) == ensemble
 
 
 @pytest.mark.parametrize(
