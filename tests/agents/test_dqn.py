@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from jaxrl import JaxrlError, dqn, init_train, make, train_step
+from jaxrl.agents import value_heads
 from jaxrl.types import Discrete, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
@@ -371,3 +372,32 @@ def test_priorities_are_the_errors():
     target = rows.reward[:4] + 0.7 * (1 - rows.terminated[:4]) * forward(params, rows.next_obs[:4])[0].max(-1)
     expected = (np.abs(target - q) + 1e-3) ** 0.5
     np.testing.assert_allclose(np.asarray(after.replay.tree[-1])[0, :4], expected, rtol=1e-4)
+
+
+def test_priorities_of_distributions():
+    """Of atoms the divergence of the target from what was said, of quantiles the mean distance: by hand."""
+    said, wanted = np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]), np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    loss, errors = value_heads.categorical(3, -1.0, 1.0).loss(jnp.log(said), jnp.array(wanted))
+    np.testing.assert_allclose(errors, [0.0, -np.log(0.2)], atol=1e-6)
+    np.testing.assert_allclose(loss, -(wanted * np.log(said)).sum(-1), rtol=1e-6)
+    quantiles, targets = jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[1.5, 1.5], [4.0, -2.0]])
+    _, errors = value_heads.quantile(2).loss(quantiles, targets)
+    np.testing.assert_allclose(errors, [0.5, 3.0])
+
+
+@pytest.mark.parametrize(
+    "head", [{"atoms": 5, "v_min": -3.0, "v_max": 3.0}, {"quantiles": 5}], ids=["atoms", "quantiles"]
+)
+def test_priorities_tell_surprises_of_distributions_apart(head):
+    """Of four rows that are alike but for a reward that is far off, that one gets the highest priority."""
+    agent = dqn(
+        replay="prioritized", num_envs=4, replay_size=4, batch_size=4, warmup_steps=4, replay_ratio=0.25,
+        hidden_sizes=(4,), **head,
+    )  # fmt: skip
+    rows = jax.tree.map(lambda x: np.repeat(x[:1], 4, axis=0)[None], transitions())
+    rows = rows._replace(reward=np.array([[0.1, 0.1, 2.9, 0.1]], np.float32), terminated=np.ones((1, 4), bool))
+    state = agent.init(jax.random.key(0), SPEC)
+    after, _ = jax.jit(agent.update)(state, rows, jax.random.key(1), jnp.int32(0))
+    priorities = np.asarray(after.replay.tree[-1])[0, :4]
+    assert priorities[2] > 1.05 * priorities[[0, 1, 3]].max()
+    np.testing.assert_allclose(priorities[[0, 1]], priorities[3], rtol=1e-5)

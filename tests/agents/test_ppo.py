@@ -9,7 +9,9 @@ import scipy.stats
 from slow_actor_critic import Adam, dense, descend, flat, log_prob_and_entropy, slow_gae, value_of
 
 from jaxrl import JaxrlError, init_train, make, ppo, train_step
+from jaxrl.agents import actor_critic
 from jaxrl.agents.action_scale import to_action_space
+from jaxrl.networks import make_actor_critic
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))
@@ -313,6 +315,54 @@ def test_a_traced_0_is_no_penalty_and_no_limit(divergences):
         np.testing.assert_allclose(flat(params)[0], flat(plain[epochs][0])[0], atol=1e-6)
         for name, value in plain[epochs][2].items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_penalty_stays_where_the_divergence_is_near_its_target():
+    """Between two thirds and three halves of it: of many targets, in rising order, the low ones double the coefficient,
+    those in a band whose ends are apart by a factor of 2.25 leave it, and the high ones halve it."""
+    targets = np.geomspace(1e-7, 10.0, 1200).astype(np.float32)
+    params = agent_of("neither").init(jax.random.key(0), DISCRETE).params
+    unflat = flat(params)[1]
+    log_prob = lambda obs, action: log_prob_and_entropy(unflat(flat(params)[0]), obs, action)[0]  # noqa: E731
+    trajectory = jax.tree.map(jnp.asarray, fake_trajectory("discrete", log_prob, 0.0))
+
+    @jax.jit
+    @jax.vmap
+    def coefficient(kl_target):
+        agent = agent_of("neither", learning_rate=0.01, num_epochs=3, kl_coef=0.5, kl_target=kl_target)
+        state = agent.init(jax.random.key(0), DISCRETE)
+        return agent.update(state, trajectory, jax.random.key(0), jnp.int32(0))[0].kl_coef
+
+    found = np.asarray(coefficient(targets))
+    assert set(found) == {1.0, 0.5, 0.25}
+    assert (np.diff(found) <= 0).all()
+    assert abs((found == 0.5).sum() - np.log(2.25) / np.log(targets[1] / targets[0])) <= 2
+
+
+# ---------------------------------------------------------------- the critic's own scale
+
+
+def test_under_pop_art_the_stored_values_are_what_the_moved_network_says():
+    """Before the first gradient step they are its outputs, and so is what the value's clip is around."""
+    agent = agent_of("neither", pop_art=True, pop_art_rate=0.5)
+    network = make_actor_critic("ppo", DISCRETE, "mlp", (3,), "tanh")
+    rows = fake_trajectory("discrete", lambda obs, action: np.zeros(action.shape[:2], np.float32))
+    rows = jax.tree.map(jnp.asarray, rows)._replace(reward=100.0 + 50.0 * rows.reward)
+
+    @jax.jit
+    def run(key):
+        state = agent.init(key, DISCRETE)
+        moved = actor_critic.make_batch(network, state.params, state.scale, rows, 0.8, 0.6, 0.5)
+        plain = actor_critic.make_batch(network, state.params, (), rows, 0.8, 0.6, 0.5)
+        return moved, plain, actor_critic.policy_and_value(network, moved[0], moved[2])[1]
+
+    (_, scale, batch, _), (_, _, plain, _), said = jax.device_get(run(jax.random.key(0)))
+    assert abs(scale.mean) > 10
+    np.testing.assert_allclose(batch.value, said, atol=1e-4)
+    sigma = np.sqrt(scale.var)
+    np.testing.assert_allclose(batch.value * sigma + scale.mean, plain.value, atol=1e-2)
+    np.testing.assert_allclose(batch.target * sigma + scale.mean, plain.target, rtol=1e-4)
+    np.testing.assert_allclose(batch.advantage * sigma, plain.advantage, rtol=1e-4)
 
 
 # ---------------------------------------------------------------- memory
