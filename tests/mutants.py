@@ -80,12 +80,6 @@ MUTANTS = [
     M("agents/experience.py", "normalize.act_normalized(agent) if given", "agent if given", f"{OTHERS}[dqn]"),
     M("agents/value_regression.py", "jnp.mean(weights * out.loss)", "jnp.mean(out.loss)", DQN),
     M("agents/value_regression.py", "annealed(step, anneal_steps) * u", "u", f"{OTHERS}[dqn]"),
-    M(
-        "agents/value_regression.py",
-        "target_key, loss_key = jax.random.split(key)",
-        "target_key = loss_key = key",
-        f"{KEYS}[rainbow]",
-    ),
     M("agents/value_regression.py", "optax.clip_by_global_norm(max_grad_norm)", "optax.clip(max_grad_norm)", DQN),
     M(
         "agents/dqn.py",

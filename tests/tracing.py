@@ -108,11 +108,23 @@ def trace_agent(
     return parts | {"sizes": (num_envs, length)}, calls
 
 
-def keys_from_nowhere(closed: Any) -> list[str]:
-    """The random keys in a program that are made of no input of it: numbers that are the same each time."""
-    held = [f"a key {x.shape}" for x in closed.consts if _is_key(x)]
+def misused_keys(closed: Any) -> list[str]:
+    """The random keys in a program that are made of no input of it, or that are made twice in the same way.
+
+    The one gives the same numbers each time, the other in two places. (`jax.debug_key_reuse` sees keys that are drawn
+    from twice, but not two that are folded from one with the same number.)
+    """
+    found = [f"a key {x.shape} that is held" for x in closed.consts if _is_key(x)]
     alive, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return held + [str(e) for e in _equations(alive) if e.primitive.name == "random_seed"]
+    seen = set()
+    for equation in _equations(alive):
+        if equation.primitive.name == "random_seed":
+            found.append(str(equation))
+        if equation.primitive.name == "random_fold_in":
+            made = tuple(x.val.item() if hasattr(x, "val") else id(x) for x in equation.invars)
+            found += [f"twice: {equation}"] if made in seen else []
+            seen.add(made)
+    return found
 
 
 def _is_key(x: Any) -> bool:

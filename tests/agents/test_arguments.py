@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tracing import keys_from_nowhere, trace_agent
+from tracing import misused_keys, trace_agent
 
 from jaxrl import make
 from jaxrl.agents import AGENTS
@@ -284,9 +284,9 @@ def test_the_same_arguments_make_the_same_program(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_keys(name):
-    """No random key is used twice, and none is made of nothing, so that it would be the same each time."""
+    """No random key is used twice, no two are alike, and none is made of nothing: it would be the same each time."""
     _, calls = example(name, settings(name), None)
     for function, arguments in calls.items():
         with jax.debug_key_reuse(True):
             jaxpr = jax.jit(function).trace(*arguments).jaxpr
-        assert keys_from_nowhere(jaxpr) == [], function
+        assert misused_keys(jaxpr) == [], function
