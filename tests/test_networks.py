@@ -1,5 +1,7 @@
 """Shapes of the torsos, what they see, and the errors of the one that chooses among them."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,75 @@ def test_without_layer_norm_nothing_of_it_is_there(shape):
     )
     assert default == without == {name: x for name, x in with_norm.items() if "LayerNorm" not in name}
     assert len(with_norm) == 2 * len(default)
+
+
+def just(obs):
+    return (obs,)
+
+
+FAMILIES = {  # functions of a spec and a torso that make a network, and what it takes for a batch of 2 observations
+    "actor-critic": (lambda s, t: make_actor_critic("a", s, t, (4,), "tanh"), just),
+    "policy": (lambda s, t: make_policy("a", s, t, (4,), "tanh"), just),
+    "q-network": (lambda s, t: networks.make_q_network("a", s, t, (4,), "tanh"), just),
+    "critics": (lambda s, t: networks.make_critics("a", s, t, (4,), "tanh")(2), lambda obs: (obs, jnp.ones((2, 1)))),
+    "discrete critics": (lambda s, t: networks.make_discrete_critics("a", s, t, (4,), "tanh")(2), just),
+    "recurrent": (
+        lambda s, t: networks.make_recurrent_q_network("a", s, t, (4,), "tanh", cell_size=3),
+        lambda obs: (jnp.zeros((2, 3)), obs[None]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pixels_are_divided_by_255_everywhere(name):
+    """Bytes from 0 to 255 of any shape, in every torso; not bytes of a smaller range, and not what became floats."""
+    make, takes = FAMILIES[name]
+    shapes = [((6, 5, 3), "auto"), ((6, 5, 3), "mlp"), ((5,), "auto")]
+    cases = [(*one, high) for one in (*shapes, *[((36, 37, 1), "auto")] * (name == "policy")) for high in (255, 3)]
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def differences():
+        found = []
+        for shape, torso, high in cases:
+            network = make(spec(obs_space=box(0, high, shape, np.uint8)), torso)
+            obs = jax.random.randint(jax.random.key(1), (2, *shape), 0, high + 1).astype(jnp.uint8)
+            like = jax.eval_shape(network.init, jax.random.key(0), *takes(obs))
+            params = jax.tree.map(lambda x: 0.3 * jnp.cos(jnp.arange(1.0, x.size + 1)).reshape(x.shape), like)
+            outputs = [network.apply(params, *takes(x)) for x in (obs, obs / high, obs.astype(jnp.float32))]
+            as_bytes, scaled, unscaled = (numbers(output) for output in outputs)
+            found.append([jnp.abs(as_bytes - x).max() for x in (scaled, unscaled)])
+        return jnp.array(found)
+
+    for (_, _, high), (to_scaled, to_unscaled) in zip(cases, np.asarray(differences()), strict=True):
+        same, other = (to_scaled, to_unscaled) if high == 255 else (to_unscaled, to_scaled)
+        assert same < 1e-5
+        assert other > 1e-4
+
+
+def numbers(output):
+    """All numbers of a network's output, which may hold distributions."""
+    leaves = jax.tree.leaves(output, is_leaf=lambda x: hasattr(x, "log_prob"))
+    return jnp.concatenate([jnp.ravel(getattr(x, "logits", x)) for x in leaves])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_network_refuses_observations_that_it_would_misread(name):
+    """Channels that come first, and no numbers at all. An image that a convolution does not fit goes through an MLP."""
+    make, takes = FAMILIES[name]
+    for shape, torso, words in (
+        ((3, 48, 48), "auto", "have their channels first; an image must be [height, width, channels]"),
+        ((4, 84, 84), "nature", "jnp.moveaxis(obs, 0, -1) makes it so"),
+        ((1, 10, 12), "cnn", "torso='mlp' takes any order"),
+        ((0,), "auto", "shape (0,); it needs at least one number"),
+        ((0, 10, 3), "mlp", "it needs at least one number"),
+        ((2, 9, 2), "cnn", "torso='cnn' is not accepted on Env-v0, whose observations have shape (2, 9, 2)"),
+        ((35, 99, 3), "nature", "torso='nature' is not accepted"),
+    ):
+        with pytest.raises(JaxrlError) as error:
+            make(spec(shape), torso)
+        assert words in str(error.value), shape
+    for shape, torso in (((3, 48, 48), "mlp"), ((2, 9, 2), "auto"), ((1, 1), "auto")):
+        jax.eval_shape(make(spec(shape), torso).init, jax.random.key(0), *takes(jnp.zeros((2, *shape))))
 
 
 def test_make_torso_chooses():

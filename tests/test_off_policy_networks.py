@@ -139,7 +139,7 @@ def ensemble(request):
     spec, image = request.param, request.param is IMAGE
     make = make_critics("owner", spec, "auto", (6, 5), "relu", layer_norm=True, dropout=0.5)
     torso = MLP((5,) if image else (6, 5), "relu", layer_norm=True)
-    one = Critic(CNN((6, 5), "relu", layer_norm=True) if image else None, torso, len(spec.obs_space.shape))
+    one = Critic(CNN((6, 5), "relu", layer_norm=True) if image else MLP(()), torso)
     obs = jax.random.uniform(jax.random.key(0), (2, 4, *spec.obs_space.shape))
     action = jax.random.uniform(jax.random.key(1), (2, 4, 2))
     with quick_compilation():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrl import checks
 from jaxrl.agents.optimizer import make_optimizer
 from jaxrl.networks.actor_critic import Value, check_network
-from jaxrl.networks.torsos import make_torso
+from jaxrl.networks.torsos import as_floats, holds_pixels, make_torso
 from jaxrl.normalize import PopArt, denormalize, init_pop_art, pop_art_update
 from jaxrl.types import Array, Box, Key, PyTree, Spec, Transition
 
@@ -149,9 +149,10 @@ def linear_baseline(owner: str) -> Baseline:
     each feature's mean square. Where no step counts, they stay. It asks the loop's `episode_length` for the time.
     """
 
-    def both(trajectory: Transition) -> tuple[Array, Array]:
-        length = trajectory.extras["episode_length"]
-        return features(trajectory.obs, length - 1), features(trajectory.next_obs, length)
+    def both(trajectory: Transition, spec: Spec) -> tuple[Array, Array]:
+        length, pixels = trajectory.extras["episode_length"], holds_pixels(spec.obs_space)
+        obs, next_obs = (as_floats(x, pixels) for x in (trajectory.obs, trajectory.next_obs))
+        return features(obs, length - 1), features(next_obs, length)
 
     def init(key: Key, spec: Spec) -> LinearState:
         if not isinstance(spec.obs_space, Box):
@@ -165,13 +166,13 @@ def linear_baseline(owner: str) -> Baseline:
         return LinearState(jnp.zeros(2 * size + 4))
 
     def values(state: LinearState, trajectory: Transition, spec: Spec) -> tuple[Array, Array]:
-        now, following = (jnp.dot(x, state.weights, precision="highest") for x in both(trajectory))
+        now, following = (jnp.dot(x, state.weights, precision="highest") for x in both(trajectory, spec))
         return now, following
 
     def fit(
         state: LinearState, trajectory: Transition, targets: Array, counts: Array, key: Key, spec: Spec
     ) -> LinearState:
-        x, y = jnp.where(counts[..., None], both(trajectory)[0], 0), jnp.where(counts, targets, 0)
+        x, y = jnp.where(counts[..., None], both(trajectory, spec)[0], 0), jnp.where(counts, targets, 0)
         x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1)  # [T, N, ...] -> [T * N, ...]
         num = jnp.maximum(counts.sum(), 1)
         square = jnp.square(x).sum(0) / num

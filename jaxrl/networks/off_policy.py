@@ -19,20 +19,16 @@ class Critic(nn.Module):
     """The value of an action: `obs [..., *obs], action [..., A] -> [...]`.
 
     Attributes:
-      encoder: from observations to features, where they are images; None takes their numbers.
+      encoder: from observations to features; where they are no images, an MLP without layers hands on their numbers.
       torso: from features and action, joined, to `[..., units]`.
-      obs_ndim: how many trailing axes belong to one observation.
     """
 
-    encoder: nn.Module | None
+    encoder: nn.Module
     torso: MLP
-    obs_ndim: int = 1
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
-        flat = obs.reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1))
-        features = flat.astype(jnp.float32) if self.encoder is None else self.encoder(obs)
-        hidden = self.torso(jnp.concatenate([features, action], axis=-1))
+        hidden = self.torso(jnp.concatenate([self.encoder(obs), action], axis=-1))
         return nn.Dense(1, kernel_init=orthogonal(1.0), name="output")(hidden)[..., 0]
 
 
@@ -111,12 +107,13 @@ def make_critics(
     Raises:
       JaxrlError: if the environment's observations do not fit.
     """
-    features = make_torso(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm)
-    image = not isinstance(features(), MLP)
+    encoder = make_torso(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm)
+    joined_sizes = hidden_sizes[-1:]
+    if isinstance(encoder(), MLP):
+        encoder, joined_sizes = make_torso(owner, spec, "mlp", (), activation), hidden_sizes
 
     def critics(n: int) -> nn.Module:
-        joined = MLP(hidden_sizes[-1:] if image else hidden_sizes, activation, 1, layer_norm, dropout)
-        return ensemble(Critic, n)(features() if image else None, joined, len(spec.obs_space.shape))
+        return ensemble(Critic, n)(encoder(), MLP(joined_sizes, activation, 1, layer_norm, dropout))
 
     return critics
 

@@ -9,9 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import checks
-from jaxrl.types import Array, Box, Key, Spec
+from jaxrl.types import Array, Box, Key, Space, Spec
 
 
 @jax.custom_jvp
@@ -85,6 +86,22 @@ def _orthonormalized(matrix: Array, block: int = 64) -> Array:
     return jax.lax.fori_loop(0, columns // block, one_block, matrix)
 
 
+def holds_pixels(space: Space) -> bool:
+    """Whether observations are pixels: bytes, from 0 to 255, in an array of any shape."""
+    if not isinstance(space, Box) or space.dtype != np.uint8:
+        return False
+    return bool((space.low == 0).all() and (space.high == 255).all())
+
+
+def as_floats(obs: Array, pixels: bool) -> Array:
+    """Observations as float32; bytes that are pixels are divided by 255.
+
+    They may have become floats on their way, as normalised ones have: those are as they should be.
+    """
+    x = obs.astype(jnp.float32)
+    return x / 255 if pixels and obs.dtype == jnp.uint8 else x
+
+
 class MLP(nn.Module):
     """Fully connected layers, each followed by its activation: `[..., any shape] -> [..., hidden_sizes[-1]]`.
 
@@ -95,6 +112,7 @@ class MLP(nn.Module):
       layer_norm: whether each layer's output is normalised over its units before the activation (Ba et al. 2016).
       dropout: how much of each layer's output is dropped before that, in [0, 1), where `apply` has
         `rngs={"dropout": key}` (Srivastava et al. 2014; in this order, Hiraoka et al. 2022).
+      pixels: whether bytes are divided by 255; so in the other torsos.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -102,10 +120,11 @@ class MLP(nn.Module):
     obs_ndim: int = 1
     layer_norm: bool = False
     dropout: Array | float = 0.0
+    pixels: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        x = obs.reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1)).astype(jnp.float32)
+        x = as_floats(obs, self.pixels).reshape((*obs.shape[: obs.ndim - self.obs_ndim], -1))
         for size in self.hidden_sizes:
             x = nn.Dense(size, kernel_init=orthogonal())(x)
             if self.has_rng("dropout"):
@@ -135,10 +154,11 @@ class CNN(nn.Module):
     activation: str = "relu"
     channels: int = 16
     layer_norm: bool = False
+    pixels: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        obs = obs.astype(jnp.float32)
+        obs = as_floats(obs, self.pixels)
         rows, columns = obs.shape[-3] - 2, obs.shape[-2] - 2
         patches = [obs[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
         x = nn.Dense(self.channels, kernel_init=orthogonal())(jnp.concatenate(patches, axis=-1))  # [..., H-2, W-2, 9 C]
@@ -151,7 +171,7 @@ class CNN(nn.Module):
 class NatureCNN(nn.Module):
     """The network of Mnih et al. (2015) for the screens of games: three convolutions, then an `MLP`.
 
-    `[..., H, W, C] -> [..., units]`, with H and W of at least `NATURE_PIXELS`. Bytes are divided by 255.
+    `[..., H, W, C] -> [..., units]`, with H and W of at least `NATURE_PIXELS`.
 
     The convolutions are matrix products with patches. Besides what `CNN` says, XLA's own convolutions on a CPU are many
     times slower inside a loop or a branch, which is where agents learn: a batch's gradient took 1.4 s there, and takes
@@ -167,10 +187,11 @@ class NatureCNN(nn.Module):
     hidden_sizes: tuple[int, ...] = (512,)
     activation: str = "relu"
     layer_norm: bool = False
+    pixels: bool = True
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        x = obs.astype(jnp.float32) / (255 if obs.dtype == jnp.uint8 else 1)
+        x = as_floats(obs, self.pixels)
         for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = nn.Dense(channels, kernel_init=orthogonal())(_patches(x, size, stride))
             if self.layer_norm:
@@ -195,7 +216,8 @@ def _patches(images: Array, size: int, stride: int) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-NATURE_PIXELS = 36  # of a smaller image, the last convolution has nothing to look at
+CNN_PIXELS = 3  # of a smaller image, the convolution has nothing to look at
+NATURE_PIXELS = 36  # and here the last one
 
 
 def make_torso(
@@ -207,13 +229,17 @@ def make_torso(
       owner: the agent, for the error's text.
       spec: the environment's.
       kind: "mlp", "cnn" (`CNN`), "nature" (`NatureCNN`), or "auto": where an observation is an image `[H, W, C]`, the
-        one of the last two that its size is for, an MLP elsewhere.
+        one of the last two that its size is for; an MLP elsewhere, and for an image with less than 3 rows or columns.
       hidden_sizes: units of the fully connected layers.
       activation: a key of `ACTIVATIONS`.
       layer_norm: whether each layer is normalised before its activation.
 
+    Returns:
+      The constructor. Where observations are bytes from 0 to 255, of whatever shape, the torso divides them by 255.
+
     Raises:
-      JaxrlError: if observations are not arrays, or a CNN is asked for where they are not images.
+      JaxrlError: if observations are not arrays, or hold no number; if a CNN is asked for where they are not images;
+        and for images that seem to have their channels first, unless an MLP is asked for.
     """
     checks.one_of(owner, ("auto", "mlp", "cnn", "nature"), torso=kind)
     if not isinstance(spec.obs_space, Box):
@@ -221,8 +247,15 @@ def make_torso(
             f"{owner}: {spec.id} has {spec.obs_space} observations; it needs arrays of numbers "
             f"(flatten_observations=True turns states into one-hot vectors)"
         )
-    shape = spec.obs_space.shape
-    image = len(shape) == 3
+    shape, pixels = spec.obs_space.shape, holds_pixels(spec.obs_space)
+    if 0 in shape:
+        raise checks.JaxrlError(f"{owner}: {spec.id} has observations of shape {shape}; it needs at least one number")
+    if len(shape) == 3 and shape[0] < min(shape[1:]) and kind != "mlp":
+        raise checks.JaxrlError(
+            f"{owner}: {spec.id} has observations of shape {shape}, which seem to have their channels first; an image "
+            "must be [height, width, channels] (jnp.moveaxis(obs, 0, -1) makes it so; torso='mlp' takes any order)"
+        )
+    image = len(shape) == 3 and min(shape[:2]) >= CNN_PIXELS
     large = image and min(shape[:2]) >= NATURE_PIXELS
     fitting = {"auto", "mlp"} | ({"cnn"} if image else set()) | ({"nature"} if large else set())
     if kind not in fitting:
@@ -233,6 +266,6 @@ def make_torso(
     if kind == "auto":
         kind = "nature" if large else "cnn" if image else "mlp"
     if kind == "mlp":
-        return lambda: MLP(hidden_sizes, activation, obs_ndim=len(shape), layer_norm=layer_norm)
+        return lambda: MLP(hidden_sizes, activation, len(shape), layer_norm, pixels=pixels)
     network = {"cnn": CNN, "nature": NatureCNN}[kind]
-    return lambda: network(hidden_sizes, activation, layer_norm=layer_norm)
+    return lambda: network(hidden_sizes, activation, layer_norm=layer_norm, pixels=pixels)

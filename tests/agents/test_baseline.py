@@ -226,6 +226,18 @@ def test_bad_arguments(arguments, words):
         make_baseline("test", **({"kind": "network"} | arguments))
 
 
+def test_a_linear_baseline_divides_pixels_by_255():
+    """Its features are cut off at 10, where bytes would be nearly all alike."""
+    baseline, length = make_baseline("test", "linear"), np.ones((4, 1), np.int32)
+    obs = np.array([0, 9, 11, 255], np.uint8)[:, None, None]
+    weights = baseline.init(jax.random.key(0), pixels := SPEC._replace(obs_space=box(0, 255, (1,), np.uint8)))
+    state = jax.tree.map(lambda x: x + jnp.arange(6.0), weights)
+    raw, scaled = trajectory_of(obs, obs, length), trajectory_of(obs / np.float32(255), obs / np.float32(255), length)
+    expected = baseline.values(state, scaled, SPEC._replace(obs_space=box(0, 1, (1,))))
+    np.testing.assert_allclose(baseline.values(state, raw, pixels), expected, rtol=1e-6)
+    assert len(np.unique(expected[0])) == 4
+
+
 def test_a_linear_baseline_needs_arrays():
     baseline = make_baseline("test", "linear")
     with pytest.raises(JaxrlError, match=r"test: baseline='linear' is not accepted on Fake-v0.*Discrete"):

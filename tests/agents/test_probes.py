@@ -122,7 +122,7 @@ def acer_value(state, obs, action_space):
 
 def first_q_value(state, obs, action):
     first = jax.tree.map(lambda x: x[0], state.params.critics)
-    return Critic(None, MLP(HIDDEN)).apply(first, obs, action)
+    return Critic(MLP(()), MLP(HIDDEN)).apply(first, obs, action)
 
 
 def deterministic_value(state, obs, action_space):
