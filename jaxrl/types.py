@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import checks
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -70,13 +72,35 @@ class Box:
         return self.low.shape
 
     @property
+    def whole(self) -> bool:
+        """Whether the arrays hold whole numbers, or truth values, which are 0 and 1."""
+        return self.dtype.kind in "biu"
+
+    @property
     def bounded(self) -> bool:
-        """Whether every bound is finite (and small enough to scale by)."""
-        return bool(np.all(np.abs(self.low) < 1e18) and np.all(np.abs(self.high) < 1e18))
+        """Whether every bound is finite, and small enough to compute with: whole numbers are all floats to 2**24."""
+        largest = 2**24 if self.whole else 1e18
+        return bool(np.all(np.abs(self.low) <= largest) and np.all(np.abs(self.high) <= largest))
+
+    def cast(self, x: Array) -> Array:
+        """`x` in the box's dtype: where that holds whole numbers the nearest one, and `low` for NaN."""
+        return (jnp.where(jnp.isnan(x), self.low, jnp.round(x)) if self.whole else x).astype(self.dtype)
 
     def sample(self, key: Key) -> Array:
-        """Draws one element uniformly between the bounds; shape `shape`. The bounds must be finite."""
-        return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high).astype(self.dtype)
+        """Draws one element uniformly from all between the bounds, or all whole numbers there; shape `shape`.
+
+        Raises:
+          JaxrlError: if the box is not `bounded`.
+        """
+        if not self.bounded:
+            raise checks.JaxrlError(
+                f"Box.sample: bounds of {self.low.tolist()} and {self.high.tolist()} are not accepted; they must be "
+                f"finite, and at most {'2**24, as it holds whole numbers' if self.whole else '1e18'}"
+            )
+        if not self.whole:
+            return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high).astype(self.dtype)
+        first, last = np.ceil(self.low).astype(np.int32), np.floor(self.high).astype(np.int32)
+        return jax.random.randint(key, self.shape, first, last + 1).astype(self.dtype)
 
 
 def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any = np.float32) -> Box:

@@ -162,7 +162,7 @@ def diayn(
         q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
         params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
         learner = Learner(params, inside.target_params, opt_state)
-        # Where any step may be truncated, the replay keeps what followed each, terminal ones too, which q is asked about.
+        # Where any step may be truncated the replay keeps what followed each, terminal ones too: q is asked about it.
         spec = spec if spec.goal else spec._replace(truncates_early=True)
         return experience.init(learner, spec, {"skill": jnp.int32(0)})
 

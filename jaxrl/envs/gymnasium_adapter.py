@@ -360,10 +360,17 @@ def _bounded(owner: str, env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.
 
 
 def _rescale_actions(owner: str, env: gymnasium.Env, _: bool) -> gymnasium.Env:
-    from gymnasium.wrappers import RescaleAction
+    from gymnasium import spaces
+    from gymnasium.wrappers import RescaleAction, TransformAction
 
-    _bounded(owner, env, "rescale_actions")
-    return RescaleAction(env, -1.0, 1.0)
+    low, high = _bounded(owner, env, "rescale_actions")
+    if low.dtype.kind == "f":
+        return RescaleAction(env, -1.0, 1.0)
+
+    def whole(action: np.ndarray) -> np.ndarray:
+        return np.rint(low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)).astype(low.dtype)
+
+    return TransformAction(env, whole, spaces.Box(-1, 1, low.shape, np.float32))
 
 
 def _clip_actions(owner: str, env: gymnasium.Env, _: bool) -> gymnasium.Env:
@@ -377,8 +384,8 @@ def _discretize_actions(owner: str, env: gymnasium.Env, num_levels: int) -> gymn
     from gymnasium import spaces
     from gymnasium.wrappers import TransformAction  # its DiscretizeAction has no level at the bounds
 
-    low, high = _bounded(owner, env, "discretize_actions")
-    table = action_levels(owner, low, high, num_levels).astype(low.dtype)
+    _bounded(owner, env, "discretize_actions")
+    table = action_levels(owner, env.action_space, num_levels)
     return TransformAction(env, lambda action: table[action], spaces.Discrete(len(table)))
 
 

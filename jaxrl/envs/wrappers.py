@@ -42,7 +42,7 @@ class EpisodeStatisticsState(NamedTuple):
 
 
 def rescale_actions(env: Env) -> Env:
-    """Lets the agent act in `[-1, 1]`: `a` becomes `low + (a + 1) / 2 * (high - low)`.
+    """Lets the agent act in `[-1, 1]`: `a` becomes `low + (a + 1) / 2 * (high - low)`, rounded for whole numbers.
 
     Args:
       env: an environment whose actions are a bounded Box.
@@ -50,9 +50,9 @@ def rescale_actions(env: Env) -> Env:
     Raises:
       JaxrlError: for another action space.
     """
-    low, high = _bounds("rescale_actions", env)
-    space = box(-1, 1, low.shape, env.spec.action_space.dtype)
-    return _with_actions(env, space, lambda action: low + (action + 1) / 2 * (high - low))
+    inner = _bounded("rescale_actions", env)
+    low, width = inner.low, inner.high - inner.low
+    return _with_actions(env, box(-1, 1, inner.shape), lambda action: inner.cast(low + (action + 1) / 2 * width))
 
 
 def clip_actions(env: Env) -> Env:
@@ -64,15 +64,15 @@ def clip_actions(env: Env) -> Env:
     Raises:
       JaxrlError: for another action space.
     """
-    low, high = _bounds("clip_actions", env)
-    return _with_actions(env, env.spec.action_space, lambda action: jnp.clip(action, low, high))
+    space = _bounded("clip_actions", env)
+    return _with_actions(env, space, lambda action: space.cast(jnp.clip(action, space.low, space.high)))
 
 
 def discretize_actions(env: Env, num_levels: int) -> Env:
     """Replaces each dimension of a continuous action by evenly spaced levels, both bounds among them.
 
     Of `d` dimensions the action number has the levels as its `d` digits to base `num_levels`, the first dimension's
-    the most significant.
+    the most significant. Where actions are whole numbers, levels are the nearest ones.
 
     Args:
       env: an environment whose actions are a bounded Box.
@@ -82,27 +82,38 @@ def discretize_actions(env: Env, num_levels: int) -> Env:
       The environment with `num_levels ** d` discrete actions.
 
     Raises:
-      JaxrlError: for another action space, and for more than 4096 actions.
+      JaxrlError: for another action space, for more than 4096 actions, and for more levels than whole numbers.
     """
-    low, high = _bounds("discretize_actions", env)
-    table = action_levels(env.spec.id, low, high, num_levels).astype(env.spec.action_space.dtype)
+    table = action_levels(env.spec.id, _bounded("discretize_actions", env), num_levels)
     return _with_actions(env, Discrete(len(table)), lambda action: jnp.asarray(table)[action])
 
 
-def action_levels(env_id: str, low: np.ndarray, high: np.ndarray, num_levels: int) -> np.ndarray:
-    """The actions that `discretize_actions` numbers, float32 `[num_levels ** d, *low.shape]`.
+def action_levels(env_id: str, space: Any, num_levels: int) -> np.ndarray:
+    """The actions that `discretize_actions` numbers, `[num_levels ** d, *space.shape]` of the space's dtype.
+
+    Args:
+      env_id: the environment's id, for messages.
+      space: a bounded `Box`, ours or Gymnasium's.
+      num_levels: levels per dimension.
 
     Raises:
-      JaxrlError: for fewer than 2 levels, and for more than 4096 actions.
+      JaxrlError: for fewer than 2 levels, for more than 4096 actions, and for more levels than whole numbers.
     """
     checks.integer("discretize_actions", low=2, discretize_actions=num_levels)
+    low, high, whole = space.low, space.high, space.dtype.kind in "biu"
     num_dims = math.prod(low.shape)
+    if whole and num_levels > 1 + np.min(high.astype(np.float32) - low):
+        raise checks.JaxrlError(
+            f"discretize_actions: discretize_actions={num_levels} is not accepted for {env_id}, whose actions are "
+            f"whole numbers between {low.tolist()} and {high.tolist()}; there must be as many of them in each dimension"
+        )
     if num_levels**num_dims > MAX_ACTIONS:
         raise checks.JaxrlError(
             f"discretize_actions: {num_levels} levels in each of {num_dims} action dimensions of {env_id} are "
             f"{num_levels**num_dims} actions; at most {MAX_ACTIONS} are accepted"
         )
     levels = np.linspace(low.ravel(), high.ravel(), num_levels, dtype=np.float32)  # [num_levels, d]
+    levels = (np.round(levels) if whole else levels).astype(space.dtype)
     digits = np.stack(np.unravel_index(np.arange(num_levels**num_dims), (num_levels,) * num_dims), axis=-1)
     return levels[digits, np.arange(num_dims)].reshape(-1, *low.shape)
 
@@ -309,11 +320,11 @@ def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
     return None if env.draw is None else lambda state, axes: env.draw(state.env, axes)
 
 
-def _bounds(owner: str, env: Env) -> tuple[np.ndarray, np.ndarray]:
+def _bounded(owner: str, env: Env) -> Box:
     space = env.spec.action_space
     if not isinstance(space, Box) or not space.bounded:
         raise checks.JaxrlError(f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box")
-    return space.low, space.high
+    return space
 
 
 def _describe(space: Space) -> str:

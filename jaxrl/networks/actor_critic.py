@@ -131,10 +131,13 @@ def check_policy(owner: str, spec: Spec):
     """Checks that a policy can act in an environment.
 
     Raises:
-      JaxrlError: if its actions are continuous, but not vectors.
+      JaxrlError: if its actions are continuous, but not vectors, or hold no number.
     """
-    if isinstance(spec.action_space, Box) and len(spec.action_space.shape) != 1:
-        raise checks.JaxrlError(f"{owner}: {spec.id} has actions of shape {spec.action_space.shape}; it needs vectors")
+    space = spec.action_space
+    if isinstance(space, Box) and (len(space.shape) != 1 or 0 in space.shape):
+        raise checks.JaxrlError(
+            f"{owner}: {spec.id} has actions of shape {space.shape}; it needs vectors, of one number or more"
+        )
 
 
 def check_network(owner: str, hidden_sizes: tuple[int, ...], activation: str, cell: str = "none", cell_size: int = 1):

@@ -182,7 +182,7 @@ def test_numbers_become_of_their_defaults_types():
         ("DeepSea-bsuite", {"sizes": 1.0}, "size, action_mapping_key, time_limit, discretize_actions"),
         ("CartPole-v1", {"gravity": "big"}, "CartPole-v1: gravity=big is not accepted"),
         ("CartPole-v1", {"max_steps_in_episode": 0}, "max_steps_in_episode=0 is not accepted"),
-        ("CartPole-v1", {"max_steps_in_episode": 10.5}, "max_steps_in_episode=10.5 is not accepted; it must be a whole"),
+        ("CartPole-v1", {"max_steps_in_episode": 10.5}, "max_steps_in_episode=10.5 is not accepted; it must be a"),
         ("BernoulliBandit-misc", {"max_steps_in_episode": 10.5}, "max_steps_in_episode=10.5 is not accepted"),
         ("CartPole-v1", {"max_steps_in_episode": float("inf")}, "max_steps_in_episode=inf is not accepted"),
         ("Freeway-MinAtar", {"player_speed": 2.5}, "player_speed=2.5 is not accepted; it must be a whole number"),

@@ -84,6 +84,23 @@ def test_discretize_actions():
     assert torque.spec.action_space == Discrete(5)
 
 
+def test_wrappers_of_actions_that_are_whole_numbers():
+    space = Box(np.float32([0, -2]), np.float32([1, 6]), np.dtype(np.int32))
+    env = envs.rescale_actions(counter(action_space=space))
+    assert env.spec.action_space == box(-1, 1, (2,))
+    taken = run(env, [[-1.0, -1.0], [0.2, 0.3], [1.0, 1.0]])[2].extras["action"]
+    assert (taken.tolist(), taken.dtype) == ([[0, -2], [1, 3], [1, 6]], np.int32)
+    env = envs.clip_actions(counter(action_space=space))
+    taken = run(env, np.array([[-5, -5], [1, 3], [9, 9]]))[2].extras["action"]
+    assert (taken.tolist(), taken.dtype) == ([[0, -2], [1, 3], [1, 6]], np.int32)
+    env = envs.discretize_actions(counter(action_space=space), 2)
+    taken = run(env, np.arange(4))[2].extras["action"]
+    assert (taken.tolist(), taken.dtype) == ([[0, -2], [0, 6], [1, -2], [1, 6]], np.int32)
+    with pytest.raises(checks.JaxrlError, match=r"discretize_actions=3 is not accepted for Counter.* whole numbers"):
+        envs.discretize_actions(counter(action_space=space), 3)
+    assert wrappers.action_levels("x", box(0, 10, (1,), np.uint8), 4)[:, 0].tolist() == [0, 3, 7, 10]
+
+
 @pytest.mark.parametrize("truncates", [False, True])
 def test_time_limit(truncates):
     """Limit 2 of 3 steps: cut at each second step, and the environment starts anew, at its own step 0."""
