@@ -23,6 +23,7 @@ compile and draw, once.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +49,15 @@ NAMES = (
 )
 WITHOUT_PHYSICS = ("fast",)
 BACKENDS = ("spring", "positional", "generalized", "mjx")
+# Scales that would do nothing: where they do, a test over all environments and backends has seen it.
+INERT = {
+    "gravity_scale": ("pusher", "reacher"),
+    "friction_scale": ("inverted_double_pendulum", "inverted_pendulum", "reacher"),
+}
+INERT_REASONS = {
+    "gravity_scale": "gravity moves nothing in it",
+    "friction_scale": "nothing in it touches anything",
+}
 FAILING = {
     "brax/swimmer": "brax/swimmer: brax's own code for it calls jnp.clip with an argument that jax no longer has; "
     "Swimmer-misc (gymnax) is a swimmer that runs"
@@ -70,15 +80,31 @@ def parameters(name: str) -> list[str]:
     """The names of an environment's parameters: ours, then those of brax's constructor."""
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
     named = [parameter.name for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
-    return list(dict.fromkeys(("episode_length", "reset_pool", *scales, "backend", "n_frames", "debug", *named)))
+    return list(dict.fromkeys(("episode_length", "reset_pool", *_scales(name), "backend", "n_frames", "debug", *named)))
 
 
 def float_parameters(name: str) -> list[str]:
     """Those of an environment's parameters that are floats, and may be traced."""
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
-    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
-    return [*scales, *(parameter.name for parameter in own if isinstance(parameter.default, float))]
+    return [*_scales(name), *(parameter.name for parameter in own if isinstance(parameter.default, float))]
+
+
+def _scales(name: str) -> list[str]:
+    """The factors on the physics that an environment takes."""
+    return [scale for scale in physics.SCALES if name not in (*WITHOUT_PHYSICS, *INERT.get(scale, ()))]
+
+
+def refuse_inert(name: str, params: Mapping[str, Any]):
+    """Checks that no factor would do nothing.
+
+    Raises:
+      JaxrlError: naming the first that would, and why.
+    """
+    for scale in params:
+        if name in INERT.get(scale, ()):
+            raise checks.JaxrlError(
+                f"brax/{name}: {scale}={params[scale]} is not accepted; {INERT_REASONS[scale]}, so it must be left out"
+            )
 
 
 def brax_env(
@@ -93,11 +119,13 @@ def brax_env(
       reset_pool: 0 draws a new initial state for every episode, at the cost that the module's table shows. Another
         number is how many there are for the episodes after the first, drawn once, from a fixed key, when `step` is
         first traced.
-      **params: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, and brax's constructor's
-        arguments; see `parameters`. Those that are floats may be traced, but not beside a `reset_pool`.
+      **params: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, where they change anything,
+        and brax's constructor's arguments; see `parameters`. Those that are floats may be traced, but not beside a
+        `reset_pool`.
 
     Returns:
-      The environment; its actions are in `[-1, 1]`.
+      The environment; its actions are in `[-1, 1]`. Physics that stops being finite terminates, and what is not finite
+      then counts as 0.
 
     Raises:
       JaxrlError: for a value that is not accepted.
@@ -107,6 +135,7 @@ def brax_env(
     checks.integer(owner, episode_length=episode_length)
     checks.integer(owner, low=0, reset_pool=reset_pool)
     envs = _brax_envs()
+    refuse_inert(name, params)
     with jax.ensure_compile_time_eval(), physics.quiet():
         try:
             own = {k: v for k, v in params.items() if k not in physics.SCALES}
@@ -115,7 +144,10 @@ def brax_env(
             raise checks.JaxrlError(f"{owner}: {error}") from error
         scales = {k: v for k, v in params.items() if k in physics.SCALES}
         if scales:
-            base.sys = physics.scale_physics(owner, base.sys, scales)
+            system = base.sys
+            if "mass_scale" in scales and backend in physics.MASSES_TO_A_POWER:
+                system = physics.with_masses_in_use(system)
+            base.sys = physics.scale_physics(owner, system, scales)
 
     # brax mixes Python numbers and weak types into its states; a scan's carry wants the dtypes of the first one.
     like = jax.eval_shape(base.reset, jax.random.key(0))
@@ -139,12 +171,13 @@ def brax_env(
     def step(key: Key, state: BraxState, action: Array) -> tuple[BraxState, Array, Outcome]:
         successor = typed(base.step(unpack(state.base), action))
         time = state.time + 1
-        terminated = successor.done > 0
+        moved = successor.pipeline_state.q, successor.pipeline_state.qd
+        terminated = (successor.done > 0) | ~physics.all_finite(successor.obs, successor.reward, *moved)
         truncated = (time >= episode_length) & ~terminated
         ended = terminated | truncated
         new, time = jax.tree.map(lambda x, y: jnp.where(ended, x, y), (restart(key), jnp.int32(0)), (successor, time))
-        outcome = Outcome(successor.reward.astype(jnp.float32), terminated, truncated, successor.obs, {})
-        return BraxState(pack(new), time), new.obs, outcome
+        reward, next_obs = physics.finite(successor.reward.astype(jnp.float32)), physics.finite(successor.obs)
+        return BraxState(pack(new), time), new.obs, Outcome(reward, terminated, truncated, next_obs, {})
 
     obs_space = box(-np.inf, np.inf, like.obs.shape, like.obs.dtype)
     return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), episode_length))

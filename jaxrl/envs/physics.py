@@ -16,15 +16,18 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.types import Array, Key, PyTree
 
-# Factors on the physics, and which fields of a brax `System` or an mjx `Model` each changes, to which power. What an
-# engine derives from the masses when it loads a model (`invweight`, how hard its constraints are) follows as if joints
-# had no inertia of their own.
+# Factors on the physics, and which fields of a brax `System` or an mjx `Model` each changes, to which power. How hard
+# the engines' constraints are follows the masses, as joints of heavy bodies are no softer than those of light ones: of
+# what is derived from the masses when a model is loaded (`invweight`) as if joints had no inertia of their own, and of
+# the springs that are the joints in brax's simplest engine. Motors, dampers and springs of the model are as they were.
 SCALES: dict[str, dict[str, int]] = {
     "gravity_scale": {"gravity": 1, "opt.gravity": 1},
     "friction_scale": {"geom_friction": 1, "pair_friction": 1},
     "mass_scale": {
         "body_mass": 1, "body_inertia": 1, "body_subtreemass": 1, "link.inertia.mass": 1, "link.inertia.i": 1,
-        "body_invweight0": -1, "dof_invweight0": -1, "link.invweight": -1, "dof.invweight": -1,
+        "body_invweight0": -1, "dof_invweight0": -1, "tendon_invweight0": -1, "link.invweight": -1, "dof.invweight": -1,
+        "link.constraint_stiffness": 1, "link.constraint_limit_stiffness": 1,
+        "link.constraint_vel_damping": 1, "link.constraint_ang_damping": 1,
     },
 }  # fmt: skip
 
@@ -54,6 +57,37 @@ def scale_physics(owner: str, model: Any, scales: Mapping[str, Array | float]) -
         if value is not None:
             changed[field] = jnp.asarray(value) * factor
     return model.tree_replace(changed) if changed else model
+
+
+MASSES_TO_A_POWER = ("spring", "positional")  # backends of brax's
+
+
+def with_masses_in_use(system: Any) -> Any:
+    """A brax `System` whose masses and inertias are those that its engines `MASSES_TO_A_POWER` compute with.
+
+    They take each to the power of `1 - spring_mass_scale` or `1 - spring_inertia_scale`, which in many models is 0: all
+    links weigh 1 then, whatever `link.inertia` says. Here that has been done, and both powers are 1.
+    """
+    inertia = system.link.inertia
+    diagonals = jax.vmap(jnp.diagonal)(inertia.i) ** (1 - system.spring_inertia_scale)
+    return system.tree_replace(
+        {
+            "link.inertia.mass": inertia.mass ** (1 - system.spring_mass_scale),
+            "link.inertia.i": jax.vmap(jnp.diag)(diagonals),
+            "spring_mass_scale": jnp.zeros_like(system.spring_mass_scale),
+            "spring_inertia_scale": jnp.zeros_like(system.spring_inertia_scale),
+        }
+    )
+
+
+def all_finite(*arrays: Array) -> Array:
+    """Whether every number is finite, bool `()`."""
+    return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
+
+
+def finite(x: Array) -> Array:
+    """`x` with 0 in place of what is not finite: a terminal state's value does not count, but 0 times NaN is NaN."""
+    return jnp.where(jnp.isfinite(x), x, 0)
 
 
 def make_pool(owner: str, draw: Callable[[Key], PyTree], size: int, params: Mapping[str, Any]) -> Callable:

@@ -126,13 +126,12 @@ def playground_env(
     def step(key: Key, state: PlaygroundState, action: Array) -> tuple[PlaygroundState, Array, Outcome]:
         successor = typed(base.step(unpack(state.base), action))
         time = state.time + 1
-        terminated = successor.done > 0
+        moved = successor.data.qpos, successor.data.qvel
+        terminated = (successor.done > 0) | ~physics.all_finite(_vector(successor.obs), successor.reward, *moved)
         truncated = (time >= limit) & ~terminated
         ended = terminated | truncated
         new, time = jax.tree.map(lambda x, y: jnp.where(ended, x, y), (restart(key), jnp.int32(0)), (successor, time))
-        reward, next_obs = successor.reward.astype(jnp.float32), _vector(successor.obs)
-        # A value of 0 times NaN would be NaN, although a terminal state's value does not count.
-        reward, next_obs = (jnp.where(jnp.isfinite(x) | ~terminated, x, 0) for x in (reward, next_obs))
+        reward, next_obs = (physics.finite(x) for x in (successor.reward.astype(jnp.float32), _vector(successor.obs)))
         return PlaygroundState(pack(new), time), _vector(new.obs), Outcome(reward, terminated, truncated, next_obs, {})
 
     obs = _vector(like.obs)

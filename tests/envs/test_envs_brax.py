@@ -78,6 +78,27 @@ def test_inverted_pendulum():
     assert 10 < len(np.unique(starts, axis=0)) <= 64
 
 
+def test_physics_that_is_not_finite_terminates():
+    """brax itself asks whether the pole leans too far, which NaN does not, and pays 1 a step until the limit."""
+    env = envs.make("brax/inverted_pendulum")
+
+    def steps(key):
+        state, _ = env.reset(key)
+        physics_state = state.base.pipeline_state
+        blown = state.base.replace(pipeline_state=physics_state.replace(xd_i=physics_state.xd_i * jnp.nan))
+        new, obs, outcome = env.step(key, state._replace(base=blown), jnp.zeros(1))
+        return new, obs, outcome, env.step(key, new, jnp.zeros(1))[2], env.step(key, state, jnp.full(1, jnp.nan))[2]
+
+    new, obs, outcome, later, pushed = jax.jit(steps, compiler_options=QUICK)(jax.random.key(0))
+    for end in (outcome, pushed):
+        assert (bool(end.terminated), bool(end.truncated)) == (True, False)
+        assert np.all(np.isfinite(end.next_obs))
+        assert np.isfinite(end.reward)
+    assert np.all(np.isfinite(obs))
+    assert int(new.time) == 0
+    assert not later.terminated
+
+
 def test_states_have_no_arrays_without_elements():
     """mjx has them; jaxlib 0.11 crashes where a sharded program takes one."""
     env = envs.make("brax/inverted_pendulum", backend="mjx")

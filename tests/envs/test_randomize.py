@@ -10,7 +10,7 @@ from fake_agent import fake
 
 import jaxrl
 from jaxrl import checks, envs
-from jaxrl.envs import physics
+from jaxrl.envs import brax_adapter, physics
 from jaxrl.envs.randomize import RandomizedState
 from jaxrl.types import Box
 
@@ -157,28 +157,47 @@ def test_training_and_evaluation_draw():
         assert np.all(lengths[1] < 8), metric
 
 
-def test_brax_s_physics():
-    """One step of a pendulum that leans: gravity turns it, whatever it weighs, and a push moves what is light.
+@pytest.mark.parametrize(("backend", "num_steps"), [("generalized", 1), ("spring", 4)])
+def test_brax_s_physics(backend, num_steps):
+    """A pendulum that leans: gravity turns it, whatever it weighs, and a push moves what is light.
 
-    Each of six environments under one `vmap` has its own values. There is no friction here, so its factor is nothing.
+    Each of six environments under one `vmap` has its own values.
     """
-    names = ("gravity_scale", "mass_scale", "friction_scale")
-    make = functools.partial(envs.make, "brax/inverted_pendulum", backend="generalized")
+    names = ("gravity_scale", "mass_scale")
+    make = functools.partial(envs.make, "brax/inverted_pendulum", backend=backend)
     env = make(randomize=dict.fromkeys(names, (0.5, 2.0)))
-    values = jnp.array([[0, 1, 1], [1, 1, 1], [2, 1, 1], [2, 3, 1], [0, 3, 2], [0, 1, 2]], jnp.float32)
+    values = jnp.array([[0, 1], [1, 1], [2, 1], [2, 3], [0, 3], [0, 1]], jnp.float32)
     push = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
 
-    def one_step(values, push):
+    def some_steps(values, push):
         state, _ = make(**dict(zip(names, values, strict=True))).reset(jax.random.key(5))
-        outcome = env.step(jax.random.key(0), RandomizedState(state, values), push[None])[2]
-        return state.base.obs, outcome.next_obs
+        first, keys = RandomizedState(state, values), jax.random.split(jax.random.key(0), num_steps)
+        _, seen = jax.lax.scan(lambda state, key: env.step(key, state, push[None])[:2], first, keys)
+        return state.base.obs, seen[-1]
 
-    before, after = jax.jit(jax.vmap(one_step), compiler_options=QUICK)(values, push)
+    before, after = jax.jit(jax.vmap(some_steps), compiler_options=QUICK)(values, push)
     gained = np.asarray(after - before)[:, 2:]  # velocities of cart and pole
     one, two, heavy = (gained[i, 1] - gained[0, 1] for i in (1, 2, 3))
     assert one < -1e-3  # it leans to the side that counts as negative
     np.testing.assert_allclose([two, heavy], 2 * one, rtol=0.05)
-    np.testing.assert_allclose(gained[5, 0] / gained[4, 0], 3, rtol=0.05)
+    for i in (0, 1):
+        np.testing.assert_allclose(gained[5, i] / gained[4, i], 3, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["hopper", "ant", "halfcheetah"])
+def test_masses_of_springs_are_those_that_brax_computes_with(name):
+    """In these models brax takes masses to the power of 0, or of 0.7: all of a scaled one must reach its states."""
+
+    def masses(**scale):
+        env = envs.make(f"brax/{name}", **scale)
+        physics_state = env.reset(jax.random.key(0))[0].base.pipeline_state
+        return physics_state.mass, physics_state.i_inv
+
+    run = jax.jit(lambda scale: (masses(), masses(mass_scale=1.0), masses(mass_scale=scale)), compiler_options=QUICK)
+    (mass, inverse_inertia), same, (scaled, scaled_inverse) = run(3.0)
+    np.testing.assert_allclose(scaled, 3 * mass, rtol=1e-5)
+    np.testing.assert_allclose(3 * scaled_inverse, inverse_inertia, rtol=1e-4, atol=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), same, (mass, inverse_inertia))
 
 
 def test_scales_of_physics_change_what_they_name():
@@ -192,11 +211,62 @@ def test_scales_of_physics_change_what_they_name():
         (2.0, lambda s: s.geom_friction),
         (3.0, lambda s: (s.body_mass, s.body_inertia, s.body_subtreemass, s.link.inertia.mass, s.link.inertia.i)),
         (1 / 3, lambda s: (s.body_invweight0, s.dof_invweight0, s.link.invweight, s.dof.invweight)),
+        (3.0, lambda s: (s.link.constraint_stiffness, s.link.constraint_ang_damping)),
         (1.0, lambda s: (s.dof.armature, s.link.inertia.transform, s.init_q)),
     ):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, factor * y, rtol=1e-6), read(scaled), read(system))
     same = physics.scale_physics("x", system, {"gravity_scale": 1.0, "mass_scale": 1})
     assert same is system
+
+
+def rollouts(name, backend, cases, num_steps=40):
+    """Generalised positions `[case, T, q]` of random actions, each case a dictionary of factors, and of forces."""
+    from brax import envs as brax_envs
+
+    with physics.quiet():
+        base = brax_envs.get_environment(name, backend=backend)
+    system = base.sys
+
+    def one(gravity, friction, mass, force):
+        scaled = physics.with_masses_in_use(system) if backend in physics.MASSES_TO_A_POWER else system
+        scales = {"gravity_scale": gravity, "friction_scale": friction, "mass_scale": mass}
+        scaled = physics.scale_physics("x", scaled, scales)
+        forces = {"actuator.gear": system.actuator.gear, "actuator_gear": system.actuator_gear}
+        forces |= {f"dof.{x}": getattr(system.dof, x) for x in ("armature", "damping", "stiffness")}
+        forces |= {x: getattr(system, x) for x in ("dof_armature", "dof_damping", "jnt_stiffness")}
+        base.sys = scaled.tree_replace({x: jnp.asarray(value) * force for x, value in forces.items()})
+        state = base.reset(jax.random.key(0))
+
+        def body(state, key):
+            state = base.step(state, jax.random.uniform(key, (base.action_size,), minval=-1, maxval=1))
+            return state, (state.pipeline_state.q, state.pipeline_state.qd)
+
+        positions, velocities = jax.lax.scan(body, state, jax.random.split(jax.random.key(1), num_steps))[1]
+        base.sys = system
+        return jnp.concatenate([positions, velocities], axis=-1)
+
+    factors = jnp.array(cases, jnp.float32)
+    return np.asarray(jax.jit(lambda x: jax.vmap(one)(*x.T), compiler_options=QUICK)(factors))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", brax_adapter.BACKENDS)
+@pytest.mark.parametrize("name", [name for name in brax_adapter.NAMES if name not in brax_adapter.WITHOUT_PHYSICS])
+def test_every_scale_of_every_brax_environment(name, backend):
+    """A factor changes what happens, or is refused. With all masses and all forces scaled alike nothing changes."""
+    ones = (1, 1, 1, 1)
+    usual, gravity, friction, mass, alike = rollouts(
+        name, backend, [ones, (2, 1, 1, 1), (1, 0.1, 1, 1), (1, 1, 3, 1), (1, 1, 3, 3)]
+    )
+    size = np.abs(usual).max()
+    for scale, other in (("gravity_scale", gravity), ("friction_scale", friction), ("mass_scale", mass)):
+        changed = np.abs(other - usual).max() / size
+        if name in brax_adapter.INERT.get(scale, ()):
+            assert changed < 0.02, scale  # springs give way a little
+        elif (name, scale) != ("pusher", "friction_scale"):  # whose arm seldom touches the object
+            assert changed > 1e-3, scale
+    # Later on small differences grow.
+    np.testing.assert_allclose(alike[:3], usual[:3], atol=2e-3 * np.abs(usual[:3]).max())
 
 
 @pytest.mark.parametrize(
@@ -233,6 +303,9 @@ def test_scales_of_physics_change_what_they_name():
         ("jaxrl/Point-v0", {"randomize": {"max_steps": (1, 2)}}, "the environment has no float parameters"),
         ("brax/fast", {"randomize": {"gravity_scale": (1, 2)}}, "the environment has no float parameters"),
         ("brax/fast", {"mass_scale": 2.0}, "brax/fast: unknown parameter 'mass_scale'"),
+        ("brax/pusher", {"gravity_scale": 2.0}, "gravity_scale=2.0 is not accepted; gravity moves nothing in it"),
+        ("brax/reacher", {"friction_scale": 2.0}, "friction_scale=2.0 is not accepted; nothing in it touches anything"),
+        ("brax/pusher", {"randomize": {"gravity_scale": (1, 2)}}, "gravity_scale': did you mean friction_scale"),
         ("brax/reacher", {"mass_scale": 0.0}, "brax/reacher: mass_scale=0.0 is not accepted"),
         ("brax/reacher", {"randomize": {"mass_scale": (-1.0, 1.0)}}, "brax/reacher: mass_scale=-1.0 is not accepted"),
         (
