@@ -491,7 +491,7 @@ def test_the_same_call_goes_on_after_a_failure(tmp_path):
             out=tmp_path / "run",
         )  # fmt: skip
 
-    with pytest.raises(RunError, match=r"that began at step 24: .*; all before that is saved: the same call goes on"):
+    with pytest.raises(RunError, match=r"that began at step 24: .*; the same call resumes from the newest checkpoint"):
         call()
     (tmp_path / "trap").unlink()
     assert call().metrics["seen"][0].tolist() == [4, 20, 36, 52, 68]  # from the checkpoint at 16
