@@ -94,6 +94,21 @@ def test_successors_are_true_ones_at_both_ends():
     vector.close()
 
 
+def test_several_that_end_at_once_keep_their_own_last_observations():
+    """In the sixth step three of four end: two at the time limit, with 6 and 7, and one at ten."""
+    vector = jaxrl.make("gymnasium/Counter-v0").make_vector(4)
+    vector.reset([0, 1, 2, 3])
+    actions = np.array([[0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1]]).T
+    outcome = [vector.step(action) for action in actions][-1]
+    assert outcome.next_obs[:, 0].tolist() == [6, 1, 7, 10]
+    assert outcome.obs[:, 0].tolist() == [0, 1, 0, 0]
+    assert (outcome.truncated.tolist(), outcome.terminated.tolist()) == (
+        [True, False, True, False],
+        [False] * 3 + [True],
+    )
+    vector.close()
+
+
 def test_what_was_returned_is_not_written_over():
     first, outcomes = played("Counter-v0", [0, 0, 0])
     assert first[0, 0] == 0
