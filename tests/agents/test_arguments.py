@@ -102,7 +102,7 @@ REACHES = {
     **dict.fromkeys(("hidden_sizes", "torso", "normalize_observations", "dueling", "atoms", "quantiles"), ALL),
     **dict.fromkeys(("activation", "v_min", "v_max"), ACTING),
     **dict.fromkeys(("cell", "cell_size"), ALL),
-    **dict.fromkeys(("epsilon_start", "epsilon_final", "epsilon_decay_steps"), ("act",)),
+    **dict.fromkeys(("epsilon_start", "epsilon_final", "epsilon_decay_steps", "epsilon_spread"), ("act",)),
     **dict.fromkeys(("noise_scale", "noise_final", "noise_decay_steps", "noise_schedule", "noise_theta"), ("act",)),
     **dict.fromkeys(("noise", "random_warmup"), ("act",)),
     **dict.fromkeys(("initial_value", "init_std", "log_std", "kl_coef"), ("init",)),
