@@ -259,14 +259,17 @@ def _copying(env: gymnasium.Env) -> gymnasium.Env:
     """The environment, within all of its wrappers in one that copies each observation."""
     import gymnasium as gym
 
+    def copied(obs: Any) -> Any:
+        return obs.copy() if type(obs) is np.ndarray else copy.deepcopy(obs)
+
     class Copying(gym.Wrapper):
         def reset(self, **options: Any) -> tuple[Any, dict]:
             obs, info = self.env.reset(**options)
-            return copy.deepcopy(obs), info
+            return copied(obs), info
 
         def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
-            obs, *rest = self.env.step(action)
-            return copy.deepcopy(obs), *rest
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            return copied(obs), reward, terminated, truncated, info
 
     if not isinstance(env, gym.Wrapper):
         return Copying(env)
@@ -291,20 +294,22 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
 
     space = env.observation_space
     shape, dtype, floats = space.shape, space.dtype, space.dtype.kind == "f"
-    ours = _space("", "observations", space).dtype
+    ours, discrete = _space("", "observations", space).dtype, isinstance(space, spaces.Discrete)
+    same = dtype == ours
 
     def checked(obs: Any) -> np.ndarray:
         obs = np.array(obs)  # a copy: what is outermost may keep what it gives, too
         if obs.shape != shape:
             raise checks.StepError(index, f"an observation has shape {obs.shape}; its space says {shape}")
-        if obs.dtype != dtype and not np.can_cast(obs.dtype, dtype, "same_kind"):
+        as_said = obs.dtype == dtype
+        if not (as_said or np.can_cast(obs.dtype, dtype, "same_kind")):
             raise checks.StepError(index, f"an observation is of {obs.dtype}; its space says {dtype}")
         if floats and not np.isfinite(obs).all():
             raise checks.StepError(index, f"an observation is not finite: {_short(obs)}")
-        if isinstance(space, spaces.Discrete):
+        if discrete:
             if not space.start <= obs < space.start + space.n:
                 raise checks.StepError(index, f"an observation is {obs}; its space says {space}")
-        elif obs.dtype != ours or dtype != ours:
+        elif not (as_said and same):
             for narrow in (dtype, ours):
                 if not (fits := _fits(obs, narrow)).all():
                     raise checks.StepError(
@@ -571,11 +576,12 @@ class _Vector:
 
     def _actions(self, actions: np.ndarray) -> np.ndarray:
         """As the environments take them."""
-        fits = _fits(actions, self.action_dtype).reshape(len(actions), -1).all(axis=1)
-        if not fits.all():
-            index = int(np.argmin(fits))
-            text = f"an action does not fit into {self.action_dtype}: {_short(actions[index])}, of {actions.dtype}"
-            raise checks.StepError(index, text)
+        if not np.can_cast(actions.dtype, self.action_dtype):
+            fits = _fits(actions, self.action_dtype).reshape(len(actions), -1).all(axis=1)
+            if not fits.all():
+                index = int(np.argmin(fits))
+                text = f"an action does not fit into {self.action_dtype}: {_short(actions[index])}, of {actions.dtype}"
+                raise checks.StepError(index, text)
         return actions.astype(self.action_dtype) + self.first_action
 
     def _observed(self, obs: Any) -> np.ndarray:
