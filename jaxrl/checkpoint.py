@@ -69,7 +69,7 @@ def manager(directory: pathlib.Path, read_only: bool = False) -> Iterator[Any]:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     options = {"read_only": True} if read_only else {"max_to_keep": 1, "cleanup_tmp_directories": True}
     with _without_echoes():
-        with _saving(directory):
+        with _saving(directory, "read" if read_only else "written"):
             opened = ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(**options))
         try:
             yield opened
@@ -82,8 +82,8 @@ def manager(directory: pathlib.Path, read_only: bool = False) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _saving(directory: pathlib.Path) -> Iterator[None]:
-    """Whatever is raised within is said to be the saving of a checkpoint that failed.
+def _saving(directory: pathlib.Path, verb: str = "written") -> Iterator[None]:
+    """Whatever is raised within is said to be a checkpoint that could not be written.
 
     Raises:
       RunError: naming the folder, and what the operating system said.
@@ -92,7 +92,7 @@ def _saving(directory: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:  # orbax and tensorstore each raise their own
         reason = system_reason(error) or _first_line(error)
-        raise RunError(f"{directory}: the checkpoint cannot be written: {reason}") from error
+        raise RunError(f"{directory}: the checkpoint cannot be {verb}: {reason}") from error
 
 
 def check(opened: Any):
@@ -146,9 +146,6 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
         metrics = {name: np.array(values) for name, values in items.history.items()}
         facts, stored_job = items.facts["facts"], dict(items.facts["job"])
     except Exception as error:  # orbax, tensorstore, zarr and JSON each raise their own
-        opened.reload()
-        if opened.latest_step() != point:  # a run that is going on has put the next one in its place
-            return restore(opened, like, job)
         raise JaxrlError(f"{folder}: the checkpoint is damaged or not one of jaxrl's ({_first_line(error)})") from error
     check_same_run(f"{folder}: the checkpoint", stored_job, job)
     expected = dict(_paths(like))
@@ -163,6 +160,24 @@ def restore(opened: Any, like: PyTree, job: dict[str, Any]) -> Checkpoint | None
             )
     state = jax.tree.unflatten(jax.tree.structure(like), [stored[path] for path in expected])
     return Checkpoint(point, state, metrics, facts, job)
+
+
+def newest(directory: pathlib.Path, like: PyTree, job: dict[str, Any]) -> Checkpoint | None:
+    """The newest checkpoint of a folder, also while a run that is going on puts others in its place; see `restore`."""
+
+    def points() -> list[str]:
+        return sorted(path.name for path in directory.glob("*") if path.name.isdigit())
+
+    while True:
+        before = points()
+        try:
+            with manager(directory, read_only=True) as opened:
+                found = restore(opened, like, job)
+            if found or points() == before:
+                return found
+        except (JaxrlError, OSError):
+            if points() == before:
+                raise
 
 
 def check_same_run(what: str, before: dict[str, Any], now: dict[str, Any]):

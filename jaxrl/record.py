@@ -34,14 +34,14 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        arguments = ", ".join(f"{name}={getattr(x, 'made_by', x)!r}" for name, x in self.arguments.items())
         return f"{self.function.__name__}({arguments})"
 
 
 def recorded(function: Callable) -> Callable:
-    """Decorates a function that makes a `Replay`: what it returns says in `made_by` how it was made.
+    """Decorates a function that makes a `Replay`, or a function: what it returns says in `made_by` how it was made.
 
-    So a run can record the replay. The function must be one that can be imported by its name.
+    So a run can record it. What is decorated must have a name in a module.
     """
     signature = inspect.signature(function)
 
@@ -50,7 +50,11 @@ def recorded(function: Callable) -> Callable:
         made = function(*args, **kwargs)  # first: it says best what is wrong with an argument
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return made._replace(made_by=Call(make, bound.arguments))
+        call = Call(make, bound.arguments)
+        if hasattr(made, "_replace"):
+            return made._replace(made_by=call)
+        made.made_by = call
+        return made
 
     return make
 

@@ -469,6 +469,10 @@ def sweep(
             listeners.append(stack.enter_context(report.progress(Console(stderr=True))))
         if out is None:
             return execute(ready, listeners=listeners)
+        if config["tensorboard"]:  # as the command line was asked for, which began the run
+            from jaxrl import report
+
+            listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
         try:
             return folder.train(ready, out, config, listeners)
         except checks.RunError as error:
@@ -549,8 +553,7 @@ def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Ag
 def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:
     """The training state in the newest checkpoint of a group, or an error that says how to get one."""
     folder = _checkpoints(out, index)
-    with checkpoint.manager(folder, read_only=True) as opened:
-        found = checkpoint.restore(opened, stored_shapes(program), in_json(ready.job))
+    found = checkpoint.newest(folder, stored_shapes(program), in_json(ready.job))
     if found is None:
         raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
     return placed(program, found.state)

@@ -183,6 +183,23 @@ def damages(content: bytes) -> dict[str, bytes | None]:
     return {"deleted": None, "halved": content[: len(content) // 2], "garbage": b"garbage" * 10}
 
 
+def test_what_is_newest_is_read_while_a_run_puts_another_in_its_place(saved, tmp_path, monkeypatch):
+    """A checkpoint that is gone before it has been read is no damaged one."""
+    ready, out, _, program = saved
+    shutil.copytree(out / "checkpoints" / "group_0", tmp_path / "group_0")
+    read, calls = checkpoint.restore, []
+
+    def restore(*arguments):
+        if not calls:
+            (tmp_path / "group_0" / "4").rename(tmp_path / "group_0" / "5")
+        calls.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(checkpoint, "restore", restore)
+    assert checkpoint.newest(tmp_path / "group_0", stored_shapes(program), in_json(ready.job)).point == 5
+    assert len(calls) == 2
+
+
 def test_any_damage_is_an_error_or_does_no_harm(saved, tmp_path, capfd):
     """Each file of a checkpoint in turn; some are of no consequence, and then what is read is what was saved."""
     ready, out, _, program = saved

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.record import recorded
 from jaxrl.replay import ring as rings
 from jaxrl.replay.types import Read
 from jaxrl.types import Array, Goal, Key, Transition
@@ -15,6 +14,7 @@ from jaxrl.types import Array, Goal, Key, Transition
 STRATEGIES = ("future", "final", "episode")
 
 
+@recorded
 def hindsight(*, strategy: str = "future", probability: float = 0.8) -> Read:
     """A way of reading a replay that puts, in part of what was drawn, a goal in place that the same episode reached.
 
@@ -39,36 +39,32 @@ def hindsight(*, strategy: str = "future", probability: float = 0.8) -> Read:
     checks.one_of("hindsight", STRATEGIES, strategy=strategy)
     checks.number("hindsight", 0, 1, probability=probability)
 
-    return functools.partial(_read, strategy, probability)  # of a name in this module: a run can record it
+    def read(ring: rings.Ring, key: Key, slots: Array, step: Array, length: int) -> tuple[Transition, Array]:
+        layout, goal = ring.layout, ring.layout.spec.goal
+        if goal is None or layout.spec.max_steps is None:
+            raise checks.JaxrlError(
+                f"hindsight: {layout.spec.id} has no goal that could be replaced, or no time limit; environments that "
+                "have both are jaxrl/BitFlip-v0, jaxrl/PointReach-v0 and jaxrl/ArmReach-v0"
+            )
+        whether_key, which_key = jax.random.split(key)
+        first, last = _episode(ring, slots, step)
+        if strategy == "future":
+            first = jnp.zeros_like(first)
+        elif strategy == "final":
+            first = last
+        ahead = jax.random.randint(which_key, slots.shape, first, last + 1)
+        source = rings.later(layout, slots, ahead)
+        source_obs = rings.next_obs(ring, source, rings.gather(ring.rest.truncated, source), step)
+        steps, valid = rings.window(ring, key, slots, step, length)
+        relabelled, still = relabel(goal, steps, goal.achieved(source_obs))
+        replace = jax.random.uniform(whether_key, slots.shape) < probability
 
+        def either(new: Array, old: Array) -> Array:
+            return jnp.where(replace.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
 
-def _read(
-    strategy: str, probability: float, ring: rings.Ring, key: Key, slots: Array, step: Array, length: int
-) -> tuple[Transition, Array]:
-    """A `Read`, once its first two arguments are given."""
-    layout, goal = ring.layout, ring.layout.spec.goal
-    if goal is None or layout.spec.max_steps is None:
-        raise checks.JaxrlError(
-            f"hindsight: {layout.spec.id} has no goal that could be replaced, or no time limit; environments that "
-            "have both are jaxrl/BitFlip-v0, jaxrl/PointReach-v0 and jaxrl/ArmReach-v0"
-        )
-    whether_key, which_key = jax.random.split(key)
-    first, last = _episode(ring, slots, step)
-    if strategy == "future":
-        first = jnp.zeros_like(first)
-    elif strategy == "final":
-        first = last
-    ahead = jax.random.randint(which_key, slots.shape, first, last + 1)
-    source = rings.later(layout, slots, ahead)
-    source_obs = rings.next_obs(ring, source, rings.gather(ring.rest.truncated, source), step)
-    steps, valid = rings.window(ring, key, slots, step, length)
-    relabelled, still = relabel(goal, steps, goal.achieved(source_obs))
-    replace = jax.random.uniform(whether_key, slots.shape) < probability
+        return jax.tree.map(either, relabelled, steps), either(valid & still, valid)
 
-    def either(new: Array, old: Array) -> Array:
-        return jnp.where(replace.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
-
-    return jax.tree.map(either, relabelled, steps), either(valid & still, valid)
+    return read
 
 
 def relabel(goal: Goal, steps: Transition, wanted: Array) -> tuple[Transition, Array]:
