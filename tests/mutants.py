@@ -810,7 +810,7 @@ MUTANTS = [
         "normalize.py",
         "agent = normalize_rewards(agent, gamma)",
         "agent = normalize_rewards(agent, 0.99)",
-        "test_normalize.py",
+        "test_component_arguments.py",
     ),
     # ---------------------------------------------------------------- planning, the loop, evaluation
     M("planning.py", "values = jnp.where(model.terminal, 0.0, values)", "values = +values", "test_planning.py"),

@@ -154,6 +154,7 @@ def test_every_argument_of_a_transformation_is_used():
     def run(named, rows, key):
         clips = normalize.normalize_observations(seeing(agent), clip=named["clip"])
         scales = normalize.normalize_rewards(seeing(agent), named["gamma"], clip=named["clip"])
+        both = normalize.normalized(seeing(agent), named["gamma"], observations=True, rewards=True)
         replay = normalize.normalize_replay(uniform(**SIZES), clip=named["clip"])
         state, stored = clips.init(key, spec), replay.init(rows, spec)
         acts = normalize.act_normalized(seeing(agent), clip=named["clip"])
@@ -163,13 +164,14 @@ def test_every_argument_of_a_transformation_is_used():
             "obs": clips.update(state, rows, key, STEP)[1]["all"].obs,
             "next_obs": clips.update(state, rows, key, STEP)[1]["all"].next_obs,
             "reward": scales.update(scales.init(key, spec), rows, key, STEP)[1]["all"].reward,
+            "reward of both": both.update(both.init(key, spec), rows, key, STEP)[1]["all"].reward,
             "sample": replay.sample(stored, key, STEP).steps,
             "act_normalized": acts.act(inside, (), rows.obs[0], key, STEP)[0],
         }
 
     found, _ = parts_of(run, {"clip": jnp.float32(10), "gamma": jnp.float32(0.9)}, rows, jax.random.key(0))
-    assert all("clip" in part.inputs for part in found.values())
-    assert {name for name, part in found.items() if "gamma" in part.inputs} == {"reward"}
+    assert {name for name, part in found.items() if "clip" not in part.inputs} == {"reward of both"}
+    assert {name for name, part in found.items() if "gamma" in part.inputs} == {"reward", "reward of both"}
 
 
 def test_every_argument_of_evaluate_is_used():
