@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxrl.checks import JaxrlError
+from jaxrl import checks
 from jaxrl.envs import drawing
 from jaxrl.envs.tabular import model_env
 from jaxrl.types import Env, Model
@@ -103,9 +103,17 @@ def grid_world(
       max_steps: steps after which an episode is truncated.
 
     Raises:
-      JaxrlError: for a layout with no start or no treasure, with unknown characters or with rows of unlike lengths.
+      JaxrlError: for a layout with no start or no treasure, with unknown characters or with rows of unlike lengths; for
+        a reward that is no number, an unknown move, and a wind that has not a whole number for each column.
     """
     rows = parse_layout(id, layout)
+    checks.number(id, goal_reward=goal_reward, trap_reward=trap_reward, step_reward=step_reward)
+    for name in moves:
+        checks.one_of(id, MOVES, moves=name)
+    if wind and (len(wind) != len(rows[0]) or any(not isinstance(cells, int) for cells in wind)):
+        raise checks.JaxrlError(
+            f"{id}: wind={wind} is not accepted; it must have a whole number for each of the {len(rows[0])} columns"
+        )
     model = grid_model(
         rows,
         goal_reward=goal_reward,
@@ -126,23 +134,25 @@ def parse_layout(id: str, layout: str) -> tuple[str, ...]:
       JaxrlError: see `grid_world`.
     """
     if not isinstance(layout, str):
-        raise JaxrlError(f"{id}: layout={layout!r} is not accepted; it must be text, its rows lines or apart by '/'")
+        raise checks.JaxrlError(
+            f"{id}: layout={layout!r} is not accepted; it must be text, its rows lines or apart by '/'"
+        )
     rows = tuple(row.strip() for row in layout.strip().replace("/", "\n").splitlines())
     for number, row in enumerate(rows):
         for character in row:
             if character not in CELLS:
-                raise JaxrlError(
+                raise checks.JaxrlError(
                     f"{id}: layout has {character!r} in row {number}; a cell must be one of S (start), T (treasure), "
                     "# (trap), X (wall) and . (free)"
                 )
         if len(row) != len(rows[0]):
-            raise JaxrlError(
+            raise checks.JaxrlError(
                 f"{id}: layout has rows of unlike lengths, {len(rows[0])} in row 0 and {len(row)} in row {number}; "
                 "all must be equally long"
             )
     for cell, name in (("S", "start"), ("T", "treasure")):
         if not any(cell in row for row in rows):
-            raise JaxrlError(f"{id}: layout has no {name}; it must have at least one {cell}")
+            raise checks.JaxrlError(f"{id}: layout has no {name}; it must have at least one {cell}")
     return rows
 
 
@@ -213,11 +223,13 @@ def draw(layout: tuple[str, ...], state: int | None = None) -> str:
       '..o..T'
     """
     if not layout:
-        raise JaxrlError("draw: the environment has no layout; the grid worlds have one (jaxrl/Maze-v0, ...)")
+        raise checks.JaxrlError("draw: the environment has no layout; the grid worlds have one (jaxrl/Maze-v0, ...)")
     cells = list("".join(layout).replace("S", "."))
     if state is not None:
         if not 0 <= int(state) < len(cells):
-            raise JaxrlError(f"draw: state={state} is not accepted; it must be a cell's number, 0 to {len(cells) - 1}")
+            raise checks.JaxrlError(
+                f"draw: state={state} is not accepted; it must be a cell's number, 0 to {len(cells) - 1}"
+            )
         cells[int(state)] = "o"
     width = len(layout[0])
     return "\n".join("".join(cells[i : i + width]) for i in range(0, len(cells), width))

@@ -143,7 +143,12 @@ def _bounds(
             checks.number(f"{id}: randomize", **{name: end})
         if ends[0] > ends[1]:
             raise checks.JaxrlError(f"{refused}have the lower bound first, and {name}={ends!r} has not")
-    low, high = np.array(list(ranges.values()), np.float32).T
+    with np.errstate(over="ignore"):
+        low, high = np.array(list(ranges.values()), np.float32).T
+        too_wide = ~np.isfinite(high - low)
+    if too_wide.any():
+        name = list(ranges)[int(np.argmax(too_wide))]
+        raise checks.JaxrlError(f"{refused}have numbers, and between them a distance, that float32 holds for {name}")
     return low, high
 
 

@@ -327,3 +327,10 @@ def test_errors_of_parameters():
         envs.make("jaxrl/MaximizationBias-v0", num_actions=5)
     with pytest.raises(checks.JaxrlError, match="test/Grid-v0: max_steps=0 is not accepted"):
         grid.grid_world("test/Grid-v0", "S.T", max_steps=0)
+    for params, words in (
+        ({"trap_reward": float("nan")}, "trap_reward=nan is not accepted"),
+        ({"moves": ("left", "north")}, "moves='north' is not accepted; it must be one of up, down, left, right"),
+        ({"wind": (1, 2)}, r"wind=\(1, 2\) is not accepted; it must have a whole number for each of the 3 columns"),
+    ):
+        with pytest.raises(checks.JaxrlError, match=f"test/Grid-v0: {words}"):
+            grid.grid_world("test/Grid-v0", "S.T", **params)
