@@ -93,8 +93,8 @@ class Heavy(gym.Env):
 class Chooser(gym.Env):
     """It returns the action as the observation and its sum as the reward; never ends."""
 
-    def __init__(self, low=-2.0, high=4.0, size=2, start=0):
-        self.action_space = spaces.Box(low, high, (size,), np.float32) if size else spaces.Discrete(3, start=start)
+    def __init__(self, low=-2.0, high=4.0, size=2, start=0, dtype=np.float32):
+        self.action_space = spaces.Box(low, high, (size,), dtype) if size else spaces.Discrete(3, start=start)
         self.observation_space = spaces.Box(-np.inf, np.inf, (max(size, 1),), np.float32)
 
     def reset(self, *, seed=None, options=None):

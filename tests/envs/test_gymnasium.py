@@ -277,6 +277,21 @@ def test_wrappers_of_actions():
     assert [outcome.obs[0].tolist() for outcome in outcomes] == [[a, b] for a in levels for b in levels]
 
 
+def test_wrappers_of_actions_that_are_whole_numbers():
+    """Between -2 and 4 as well; Gymnasium's own rescaling would make infinities of them."""
+    whole = {"dtype": np.int64}
+    space = jaxrl.make("gymnasium/Chooser-v0", **whole).spec.action_space
+    assert (space.dtype, space.high.tolist()) == (np.int32, [4, 4])
+    assert jaxrl.make("gymnasium/Chooser-v0", rescale_actions=True, **whole).spec.action_space == box(-1, 1, (2,))
+    _, [outcome] = played("Chooser-v0", [np.array([-1.0, 0.2])], rescale_actions=True, **whole)
+    assert outcome.obs.tolist() == [[-2, 2]]
+    _, outcomes = played("Chooser-v0", list(range(9)), discretize_actions=3, **whole)
+    levels = [-2, 1, 4]
+    assert [outcome.obs[0].tolist() for outcome in outcomes] == [[a, b] for a in levels for b in levels]
+    with pytest.raises(JaxrlError, match=r"discretize_actions=9 is not accepted for gymnasium/Chooser-v0"):
+        jaxrl.make("gymnasium/Chooser-v0", discretize_actions=9, **whole)
+
+
 def test_screens_are_stacked_as_channels():
     env = jaxrl.make("gymnasium/Pictures-v0", frame_stack=4)
     assert env.spec.obs_space == box(0, 255, (40, 40, 4), np.uint8)
