@@ -23,7 +23,6 @@ compile and draw, once.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,15 +48,6 @@ NAMES = (
 )
 WITHOUT_PHYSICS = ("fast",)
 BACKENDS = ("spring", "positional", "generalized", "mjx")
-# Scales that would do nothing: where they do, a test over all environments and backends has seen it.
-INERT = {
-    "gravity_scale": ("pusher", "reacher"),
-    "friction_scale": ("inverted_double_pendulum", "inverted_pendulum", "reacher"),
-}
-INERT_REASONS = {
-    "gravity_scale": "gravity moves nothing in it",
-    "friction_scale": "nothing in it touches anything",
-}
 FAILING = {
     "brax/swimmer": "brax/swimmer: brax's own code for it calls jnp.clip with an argument that jax no longer has; "
     "Swimmer-misc (gymnax) is a swimmer that runs"
@@ -80,31 +70,15 @@ def parameters(name: str) -> list[str]:
     """The names of an environment's parameters: ours, then those of brax's constructor."""
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
     named = [parameter.name for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    return list(dict.fromkeys(("episode_length", "reset_pool", *_scales(name), "backend", "n_frames", "debug", *named)))
+    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
+    return list(dict.fromkeys(("episode_length", "reset_pool", *scales, "backend", "n_frames", "debug", *named)))
 
 
 def float_parameters(name: str) -> list[str]:
     """Those of an environment's parameters that are floats, and may be traced."""
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
-    return [*_scales(name), *(parameter.name for parameter in own if isinstance(parameter.default, float))]
-
-
-def _scales(name: str) -> list[str]:
-    """The factors on the physics that an environment takes."""
-    return [scale for scale in physics.SCALES if name not in (*WITHOUT_PHYSICS, *INERT.get(scale, ()))]
-
-
-def refuse_inert(name: str, params: Mapping[str, Any]):
-    """Checks that no factor would do nothing.
-
-    Raises:
-      JaxrlError: naming the first that would, and why.
-    """
-    for scale in params:
-        if name in INERT.get(scale, ()):
-            raise checks.JaxrlError(
-                f"brax/{name}: {scale}={params[scale]} is not accepted; {INERT_REASONS[scale]}, so it must be left out"
-            )
+    scales = () if name in WITHOUT_PHYSICS else physics.SCALES
+    return [*scales, *(parameter.name for parameter in own if isinstance(parameter.default, float))]
 
 
 def brax_env(
@@ -135,7 +109,6 @@ def brax_env(
     checks.integer(owner, episode_length=episode_length)
     checks.integer(owner, low=0, reset_pool=reset_pool)
     envs = _brax_envs()
-    refuse_inert(name, params)
     with jax.ensure_compile_time_eval(), physics.quiet():
         try:
             own = {k: v for k, v in params.items() if k not in physics.SCALES}
@@ -147,6 +120,7 @@ def brax_env(
             system = base.sys
             if "mass_scale" in scales and backend in physics.MASSES_TO_A_POWER:
                 system = physics.with_masses_in_use(system)
+            physics.refuse_inert(owner, system, system.mj_model, scales)
             base.sys = physics.scale_physics(owner, system, scales)
 
     # brax mixes Python numbers and weak types into its states; a scan's carry wants the dtypes of the first one.

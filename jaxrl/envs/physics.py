@@ -59,6 +59,43 @@ def scale_physics(owner: str, model: Any, scales: Mapping[str, Array | float]) -
     return model.tree_replace(changed) if changed else model
 
 
+def refuse_inert(owner: str, model: Any, mj_model: Any, scales: Mapping[str, Array | float]):
+    """Checks that no factor would do nothing, as gravity's does to what moves in a plane that is level.
+
+    Args:
+      owner: the environment's id, for messages.
+      model: a brax `System` or an mjx `Model`.
+      mj_model: the same as MuJoCo's own `MjModel`.
+      scales: as of `scale_physics`.
+
+    Raises:
+      JaxrlError: naming the first that would, and why.
+    """
+    import mujoco
+    from mujoco import mjx
+
+    def gravity_moves() -> bool:
+        data, rng = mujoco.MjData(mj_model), np.random.default_rng(0)
+        for _ in range(4):  # at rest, somewhere
+            data.qpos[:] = mj_model.qpos0 + rng.normal(size=mj_model.nq)
+            mujoco.mj_normalizeQuat(mj_model, data.qpos)
+            mujoco.mj_fwdPosition(mj_model, data)
+            mujoco.mj_fwdVelocity(mj_model, data)
+            if np.abs(data.qfrc_bias - data.qfrc_gravcomp).max() > 1e-6 * mj_model.body_mass.sum():
+                return True
+        return False
+
+    reasons = {
+        "gravity_scale": ("gravity moves nothing in it", gravity_moves),
+        "friction_scale": ("nothing in it touches anything", lambda: mjx.make_data(model).ncon > 0),
+    }
+    for name in scales:
+        if name in reasons and not reasons[name][1]():
+            raise checks.JaxrlError(
+                f"{owner}: {name}={scales[name]} is not accepted; {reasons[name][0]}, so it must be left out"
+            )
+
+
 MASSES_TO_A_POWER = ("spring", "positional")  # backends of brax's
 
 

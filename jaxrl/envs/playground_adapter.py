@@ -77,8 +77,8 @@ def playground_env(
       reset_pool: as of `jaxrl.envs.brax_adapter.brax_env`.
       ctrl_dt: seconds that an action lasts, playground's own unless given.
       sim_dt: seconds of a step of the physics, of which an action lasts a whole number; playground's own unless given.
-      **scales: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, which may be traced, but not
-        beside a `reset_pool`.
+      **scales: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, where they change
+        anything; they may be traced, but not beside a `reset_pool`.
 
     Returns:
       The environment; its actions are in `[-1, 1]`. Physics that stops being finite terminates, and what is not finite
@@ -104,6 +104,7 @@ def playground_env(
         checks.integer(owner, episode_length=limit)
         base = suite.load(name, config=config, config_overrides={"impl": "jax", **times})
         if scales:
+            physics.refuse_inert(owner, base.mjx_model, base.mj_model, scales)
             base._mjx_model = physics.scale_physics(owner, base.mjx_model, scales)
 
     # Playground's own keys are untyped, and its states hold them.

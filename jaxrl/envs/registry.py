@@ -176,7 +176,6 @@ def _construct(env_id: str, params: dict[str, Any]) -> Env:
     if env_id in failing:
         raise checks.JaxrlError(failing[env_id])
     if env_id in brax_adapter.list_ids():
-        brax_adapter.refuse_inert(name, params)
         check_params(env_id, params, brax_adapter.parameters(name))
         return brax_adapter.brax_env(name, **params)
     if env_id in playground_adapter.IDS:

@@ -143,6 +143,21 @@ def test_gravity_and_masses_are_drawn(installed):
     np.testing.assert_allclose((cart[4] - cart[0]) / (cart[5] - cart[0]), 2, rtol=0.05)
 
 
+def test_factors_that_would_do_nothing_are_refused(installed):
+    """A point that glides over a level plane feels no gravity, and a cart on a rail touches nothing."""
+    for name, params, reason in (
+        ("PointMass", {"gravity_scale": 2.0}, "gravity_scale=2.0 is not accepted; gravity moves nothing in it"),
+        ("FingerSpin", {"gravity_scale": 2.0}, "gravity moves nothing in it, so it must be left out"),
+        ("CartpoleBalance", {"friction_scale": 2.0}, "friction_scale=2.0 is not accepted; nothing in it touches"),
+    ):
+        with pytest.raises(checks.JaxrlError) as error:
+            envs.make(f"playground/{name}", **params)
+        assert str(error.value).startswith(f"playground/{name}: ")
+        assert reason in str(error.value)
+    envs.make("playground/HopperHop", gravity_scale=2.0, friction_scale=2.0, mass_scale=2.0)
+    envs.make("playground/PointMass", mass_scale=2.0)
+
+
 def test_observations_that_are_dictionaries_are_their_state(installed, monkeypatch):
     from mujoco_playground._src.dm_control_suite import cartpole
 

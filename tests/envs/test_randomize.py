@@ -219,6 +219,14 @@ def test_scales_of_physics_change_what_they_name():
     assert same is system
 
 
+def refused(env_id, **params):
+    try:
+        envs.make(env_id, **params)
+    except checks.JaxrlError as error:
+        return "so it must be left out" in str(error)
+    return False
+
+
 def rollouts(name, backend, cases, num_steps=40):
     """Generalised positions `[case, T, q]` of random actions, each case a dictionary of factors, and of forces."""
     from brax import envs as brax_envs
@@ -261,12 +269,12 @@ def test_every_scale_of_every_brax_environment(name, backend):
     size = np.abs(usual).max()
     for scale, other in (("gravity_scale", gravity), ("friction_scale", friction), ("mass_scale", mass)):
         changed = np.abs(other - usual).max() / size
-        if name in brax_adapter.INERT.get(scale, ()):
+        if refused(f"brax/{name}", backend=backend, **{scale: 2.0}):
             assert changed < 0.02, scale  # springs give way a little
         elif (name, scale) != ("pusher", "friction_scale"):  # whose arm seldom touches the object
             assert changed > 1e-3, scale
-    # Later on small differences grow.
-    np.testing.assert_allclose(alike[:3], usual[:3], atol=2e-3 * np.abs(usual[:3]).max())
+    # Later on small differences grow, in `positional` at once where feet touch the ground.
+    np.testing.assert_allclose(alike[:2], usual[:2], atol=2e-3 * np.abs(usual[:2]).max())
 
 
 @pytest.mark.parametrize(
@@ -284,6 +292,8 @@ def test_every_scale_of_every_brax_environment(name, backend):
         ("Pendulum-v1", {"randomize": {"g": 8}}, "have a pair (low, high) for g, and 8 is not"),
         ("Pendulum-v1", {"randomize": {"g": (8, float("inf"))}}, "randomize: g=inf is not accepted"),
         ("Pendulum-v1", {"randomize": {"g": (float("nan"), 8)}}, "randomize: g=nan is not accepted"),
+        ("Pendulum-v1", {"randomize": {"g": (8, 1e39)}}, "have numbers, and between them a distance, that"),
+        ("Pendulum-v1", {"randomize": {"g": (-3e38, 3e38)}}, "a distance, that float32 holds for g"),
         ("Pendulum-v1", {"randomize": {"g": (8, "x")}}, "randomize: g=x is not accepted"),
         ("Pendulum-v1", {"randomize": (8, 12)}, "randomize=(8, 12) is not accepted; it must be a dictionary"),
         ("Pendulum-v1", {"randomize": {}}, "randomize={} is not accepted; it must be a dictionary"),
@@ -305,7 +315,7 @@ def test_every_scale_of_every_brax_environment(name, backend):
         ("brax/fast", {"mass_scale": 2.0}, "brax/fast: unknown parameter 'mass_scale'"),
         ("brax/pusher", {"gravity_scale": 2.0}, "gravity_scale=2.0 is not accepted; gravity moves nothing in it"),
         ("brax/reacher", {"friction_scale": 2.0}, "friction_scale=2.0 is not accepted; nothing in it touches anything"),
-        ("brax/pusher", {"randomize": {"gravity_scale": (1, 2)}}, "gravity_scale': did you mean friction_scale"),
+        ("brax/pusher", {"randomize": {"gravity_scale": (1, 2)}}, "gravity_scale=1.0 is not accepted; gravity moves"),
         ("brax/reacher", {"mass_scale": 0.0}, "brax/reacher: mass_scale=0.0 is not accepted"),
         ("brax/reacher", {"randomize": {"mass_scale": (-1.0, 1.0)}}, "brax/reacher: mass_scale=-1.0 is not accepted"),
         (
