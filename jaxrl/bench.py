@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import pathlib
 import platform
 import shlex
@@ -20,6 +19,7 @@ import time
 from typing import Any
 
 from jaxrl import checks
+from jaxrl.devices import num_cores
 
 # The configurations that are timed, beside the peers' the same; of discrete actions CartPole, of continuous Pendulum.
 OFF_POLICY = {"batch_size": 256, "warmup_steps": 256, "replay_size": 100_000, "hidden_sizes": (64, 64)}
@@ -154,7 +154,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "python": platform.python_version(),
         "jax": importlib.metadata.version("jax"),
     }

@@ -7,10 +7,14 @@ concrete values before they trace.
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
 import multiprocessing
-from collections.abc import Iterable
-from typing import Any
+import numbers
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_origin
 
 import numpy as np
 
@@ -52,6 +56,104 @@ def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> J
     close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(names))}"
     return JaxrlError(f"unknown {kind} {name!r}: {hint}" + (f" ({see} shows all)" if see else ""))
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def checked(constructor: Function) -> Function:
+    """Decorates a constructor: it checks its keyword arguments' kinds with `arguments`, and has `standard_numbers`."""
+
+    @functools.wraps(constructor)
+    def check(*args: Any, **given: Any) -> Any:
+        from jaxrl.numerics import standard_numbers  # here, for it imports JAX
+
+        arguments(constructor.__name__, constructor, given)
+        return standard_numbers(constructor)(*args, **given)
+
+    return check
+
+
+def arguments(owner: str, function: Callable, given: Mapping[str, Any]):
+    """Checks that each argument is of the kind that the function's annotation says, as far as that is one of these.
+
+    `bool` is True or False, `int` a whole number, `float` a single number (or a tracer of one), `str` text, `tuple` a
+    tuple, whose entries are checked, too; a function is called, another class's instance is one, and `|` is either.
+    NumPy's scalars count as Python's. A bool is no number.
+
+    Args:
+      owner: whose arguments these are, such as "ppo".
+      function: whose annotations count.
+      given: the arguments by name; those that the function does not have are left to Python.
+
+    Raises:
+      JaxrlError: naming the argument, its value and what is accepted.
+    """
+    kinds = _kinds(function)
+    for name, value in given.items():
+        if name in kinds and not _fits(value, kinds[name]):
+            text = f"{owner}: {name}={value!r} is not accepted; it must be {_described(kinds[name])}"
+            if _is_traced(value):
+                raise JaxrlError(f"{text}, and not traced")
+            if _has_axes(value) and get_origin(kinds[name]) is not tuple:
+                floats = ", and jax.vmap trains one of each float" * (kinds[name] is float)
+                raise JaxrlError(f"{text}. jaxrl.sweep takes a list or an array and trains one of each value{floats}")
+            raise JaxrlError(text)
+
+
+@functools.cache
+def _kinds(function: Callable) -> dict[str, Any]:
+    return inspect.get_annotations(function, eval_str=True)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in get_args(kind))
+    if kind is bool:
+        return isinstance(value, (bool, np.bool_))
+    if kind is int:
+        return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if kind is float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real or (getattr(value, "shape", None) == () and _is_real(value.dtype))
+    if get_origin(kind) is tuple:
+        entry = get_args(kind)[0]  # of `tuple[int, ...]`, the only form that is used
+        return isinstance(value, tuple) and all(_fits(each, entry) for each in value)
+    if kind is Any or get_origin(kind) not in (None, Callable):
+        return True
+    if get_origin(kind) is Callable:
+        return callable(value)
+    return value is None if kind is None else isinstance(value, kind)
+
+
+def _is_real(dtype: Any) -> bool:
+    import jax.numpy as jnp  # here, for the command line's help need not wait for it
+
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _is_traced(value: Any) -> bool:
+    import jax
+
+    return isinstance(value, jax.core.Tracer)
+
+
+def _has_axes(value: Any) -> bool:
+    return isinstance(value, list) or getattr(value, "ndim", 0) > 0
+
+
+def _described(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        if set(get_args(kind)) == {int, float}:
+            return "a number"
+        return " or ".join(_described(each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        what, example = {int: ("whole numbers", (64, 64)), str: ("names", ("a", "b"))}[get_args(kind)[0]]
+        return f"a tuple of {what}, such as {example}"
+    if get_origin(kind) is Callable:
+        return "a function"
+    known = {bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None"}
+    return known.get(kind) or f"a {kind.__name__}"
 
 
 def _values(value: Any) -> np.ndarray | None:
@@ -114,6 +216,65 @@ def increasing(owner: str, **arguments: Any):
     values = _values(low), _values(high)
     if all(value is not None for value in values) and not np.all(values[0] < values[1]):
         raise JaxrlError(f"{owner}: {low_name}={low} is not accepted; it must be less than {high_name}={high}")
+
+
+def random_key(owner: str, key: Any):
+    """Checks that `key` is one random key, typed or old-style.
+
+    Raises:
+      JaxrlError: saying how to get one, or how many are used.
+    """
+    import jax
+
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype == np.uint32:
+        expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    else:
+        expected = () if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else None
+    if expected is None:
+        raise JaxrlError(f"{owner}: key={key!r} is not accepted; it must be a random key, such as jax.random.key(0)")
+    if shape != expected:
+        raise JaxrlError(
+            f"{owner}: a key of shape {shape} is not accepted; it must be one key, of shape {expected}. jax.vmap over "
+            "the keys trains many seeds"
+        )
+
+
+def agent(owner: str, agent: Any):
+    """Checks that `agent` is an agent, and neither its constructor nor its name.
+
+    Raises:
+      JaxrlError: saying how to make one.
+    """
+    from jaxrl.types import Agent
+
+    if not isinstance(agent, Agent):
+        name = agent if isinstance(agent, str) else getattr(getattr(agent, "func", agent), "__name__", "ppo")
+        hint = f"call the constructor: jaxrl.{name}()" if callable(agent) else f"it must be an Agent, as jaxrl.{name}()"
+        raise JaxrlError(f"{owner}: agent={agent!r} is not accepted; {hint}")
+
+
+def env(owner: str, env: Any, on_host: bool = False):
+    """Checks that `env` is an environment, and not its id.
+
+    Args:
+      owner: whose argument this is.
+      env: what was given.
+      on_host: whether an environment that the host steps is accepted.
+
+    Raises:
+      JaxrlError: saying how to make one.
+    """
+    from jaxrl.types import Env, HostEnv
+
+    if isinstance(env, HostEnv) and not on_host:
+        raise JaxrlError(
+            f"{owner}: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, "
+            "and so does the command line, jaxrl train"
+        )
+    if not isinstance(env, (Env, HostEnv)):
+        made = f"jaxrl.make({env!r})" if isinstance(env, str) else "jaxrl.make('CartPole-v1')"
+        raise JaxrlError(f"{owner}: env={env!r} is not accepted; it must be an Env, as {made} returns")
 
 
 def one_of(owner: str, accepted: Iterable[Any], **arguments: Any):

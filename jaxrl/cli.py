@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 1
     except Exception as error:
+        if type(error).__name__ == "InternalFloatingPointError":  # what a compiled program raises for jax_debug_nans
+            print(f"jaxrl: JAX_DEBUG_NANS is set, and there is a number that it stops at: {error}", file=sys.stderr)
+            return 1
         if not _is_out_of_memory(error):
             raise
         print(f"jaxrl: out of memory; fewer seeds, smaller networks or replays need less ({error})", file=sys.stderr)

@@ -37,7 +37,7 @@ def use_devices(
     Raises:
       JaxrlError: for a negative number; or for any that was given, where JAX has begun with other devices than asked.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     chosen_devices = devices or max(1, min(cores, num_rows))
     small = largest_product(make_agent, hyper_parameters) <= SMALL_PRODUCT
     chosen_threads = threads or (chosen_devices if small else max(cores, chosen_devices))
@@ -68,7 +68,12 @@ def ask_for(devices: int, threads: int):
 
 def num_threads() -> int:
     """How many threads the CPU's devices share: as many as were asked for, else one for each core."""
-    return int(os.environ.get(THREADS, 0)) or len(os.sched_getaffinity(0))
+    return int(os.environ.get(THREADS, 0)) or num_cores()
+
+
+def num_cores() -> int:
+    """How many cores this process may run on; where that cannot be known (macOS, Windows), how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_product(make_agent: Callable, hyper_parameters: Mapping[str, Any]) -> int:

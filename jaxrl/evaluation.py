@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks, prng, sums
+from jaxrl.loop import TrainState
+from jaxrl.numerics import standard_numbers
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree, Spec
 
 DEFAULT_MAX_STEPS = 10_000
@@ -16,6 +18,7 @@ def default_max_steps(spec: Spec) -> int:
     return spec.max_steps or DEFAULT_MAX_STEPS
 
 
+@standard_numbers
 def evaluate(
     key: Key, agent: Agent, state: PyTree, env: Env | HostEnv, num_episodes: int, max_steps: int | None = None
 ) -> Array:
@@ -37,8 +40,13 @@ def evaluate(
       undiscounted returns, float32 `[num_episodes]`.
 
     Raises:
-      JaxrlError: if `num_episodes` or `max_steps` is not a positive whole number.
+      JaxrlError: if `num_episodes` or `max_steps` is not a positive whole number, or an argument is of another kind.
     """
+    checks.random_key("evaluate", key)
+    checks.agent("evaluate", agent)
+    checks.env("evaluate", env, on_host=True)
+    if isinstance(state, TrainState):
+        raise checks.JaxrlError("evaluate: a TrainState is not accepted; it must be the agent's state, its field agent")
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
     if isinstance(env, HostEnv):

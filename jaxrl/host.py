@@ -29,6 +29,7 @@ import numpy as np
 from jaxrl import checks, loop, prng
 from jaxrl.evaluation import default_max_steps
 from jaxrl.loop import Seen, TrainState, init_train, steps_per_update
+from jaxrl.numerics import standard_numbers
 from jaxrl.program import (
     ROW_AXES,
     ROWS,
@@ -242,6 +243,7 @@ def _axes(spec: Any) -> Any:
     return ROW_AXES if spec is STATE else 0 if spec == ROWS else None
 
 
+@standard_numbers
 def compile_host_group(
     constructor: Constructor,
     group: Group,

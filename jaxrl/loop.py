@@ -16,9 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import prng, sums
+from jaxrl import checks, prng, sums
 from jaxrl.checks import JaxrlError
 from jaxrl.envs.wrappers import episode_statistics
+from jaxrl.numerics import standard_numbers
 from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
 
@@ -33,8 +34,8 @@ class TrainState(NamedTuple):
       obs: the observations to act on next, `[N, ...]`.
       key: this seed's own key. It is never drawn from: the keys of an update are folded from it and `step`.
       step: int32 `()`, environment steps taken in all `N` environments together; the same for every seed.
-      last_return: float32 `()`, the mean return of the episodes that ended in the last update in which one did; NaN
-        before the first.
+      last_return: float32 `()`, the mean return of the episodes that ended in the last update in which one did;
+        `none_yet` before the first.
       first_bad_step: int32 `()`, the `step` after the update at which a loss, or another of the agent's metrics, was
         first not finite (or a parameter, which `train_interval` looks at when it ends); -1 while all are.
     """
@@ -74,18 +75,18 @@ def num_updates(agent: Agent, num_steps: int) -> int:
     """How many whole updates fit into `num_steps` environment steps.
 
     Raises:
-      JaxrlError: if not even one does, or if the step counter, an int32, would overflow.
+      JaxrlError: if not even one does, or if it is not a whole number that an int32, the step counter, holds.
     """
+    checks.integer("train", num_steps=num_steps)
     if num_steps < steps_per_update(agent):
         raise JaxrlError(
             f"num_steps={num_steps} is not accepted; one update of {agent.name} takes num_envs * rollout_length = "
             f"{agent.num_envs} * {agent.rollout_length} = {steps_per_update(agent)} environment steps, so at least that"
         )
-    if num_steps >= 2**31:
-        raise JaxrlError(f"num_steps={num_steps} is not accepted; the step counter holds at most 2**31 - 1")
     return num_steps // steps_per_update(agent)
 
 
+@standard_numbers
 def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
     """The state before the first step.
 
@@ -95,8 +96,11 @@ def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
       env: where. Of an environment on the host, `env` and `obs` are `()`: they stay there.
 
     Raises:
-      JaxrlError: if the agent cannot act in the environment.
+      JaxrlError: if the agent cannot act in the environment, or an argument is of another kind.
     """
+    checks.random_key("init_train", key)
+    checks.agent("init_train", agent)
+    checks.env("init_train", env, on_host=True)
     init_key, env_key, run_key = jax.random.split(prng.unrolled(key), 3)
     if isinstance(env, HostEnv):
         env_state, obs = (), ()
@@ -110,9 +114,17 @@ def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
         obs=obs,
         key=run_key,
         step=jnp.int32(0),
-        last_return=jnp.float32(jnp.nan),
+        last_return=none_yet(),
         first_bad_step=jnp.int32(-1),
     )
+
+
+def none_yet() -> Array:
+    """What stands for a number that there is none of: NaN; infinity where `jax_debug_nans`, which stops at NaN, is on.
+
+    Results on the host have NaN in either case.
+    """
+    return jnp.float32(jnp.inf if jax.config.jax_debug_nans else jnp.nan)
 
 
 def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[TrainState, Transition]:
@@ -193,18 +205,34 @@ def _mark(first_bad_step: Array, bad: Array, step: Array) -> Array:
     return jnp.where((first_bad_step < 0) & bad, step, first_bad_step)
 
 
+def _check(owner: str, state: TrainState, agent: Agent, env: Env):
+    if not isinstance(state, TrainState):
+        raise JaxrlError(
+            f"{owner}: state={state!r} is not accepted; it must be a TrainState, as jaxrl.init_train returns"
+        )
+    checks.agent(owner, agent)
+    checks.env(owner, env)
+
+
+@standard_numbers
 def train_step(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, Metrics]:
     """One update: `T` steps in `N` environments, then `agent.update`.
 
     Returns:
       the new state, and scalars: what `agent.update` reports, `episode_count`, and the mean, min and max of
       `episode_return` and `episode_length` over the episodes that ended. Where none did, these are NaN, except
-      `episode_return`: it is the last known one (NaN only before any episode ended).
+      `episode_return`: it is the last known one (NaN only before any episode ended). With `jax_debug_nans`, which
+      stops at NaN, they are infinity instead.
+
+    Raises:
+      JaxrlError: if an argument is of another kind.
     """
+    _check("train_step", state, agent, env)
     state, episodes, metrics = _update(state, agent, episode_statistics(env))
     return state, metrics | episode_metrics(episodes) | {"episode_return": state.last_return}
 
 
+@standard_numbers
 def train(key: Key, agent: Agent, env: Env, num_steps: int) -> tuple[TrainState, Metrics]:
     """Trains one seed from the beginning. Pure: may be jitted, vmapped over keys or hyper-parameters, and sharded.
 
@@ -218,18 +246,18 @@ def train(key: Key, agent: Agent, env: Env, num_steps: int) -> tuple[TrainState,
       the final state, and the metrics of `train_step`, each of shape `[num_updates]`.
 
     Raises:
-      JaxrlError: if the agent cannot act in the environment, or `num_steps` is less than one update takes.
+      JaxrlError: if the agent cannot act in the environment, `num_steps` is less than one update takes, or an argument
+        is of another kind.
     """
-    if isinstance(env, HostEnv):
-        raise JaxrlError(
-            f"train: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, and "
-            "so does the command line, jaxrl train"
-        )
+    checks.random_key("train", key)
+    checks.agent("train", agent)
+    checks.env("train", env)
     length = num_updates(agent, num_steps)
     state = init_train(key, agent, env)
     return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=length)
 
 
+@standard_numbers
 def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | int) -> tuple[TrainState, Metrics]:
     """Several updates with their metrics reduced in the graph, so that what reaches the host does not grow with them.
 
@@ -242,7 +270,13 @@ def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | i
     Returns:
       the state after them, and scalars: the means of what `agent.update` reports, and over all the episodes that ended
       the mean, min and max of `episode_return` and `episode_length` (NaN where none ended) and `episode_count`.
+
+    Raises:
+      JaxrlError: if an argument is of another kind.
     """
+    _check("train_interval", state, agent, env)
+    if not (isinstance(updates, jax.Array) and updates.shape == () and jnp.issubdtype(updates.dtype, jnp.integer)):
+        checks.integer("train_interval", updates=updates)
     env = episode_statistics(env)
     update = jax.jit(lambda state: _update(state, agent, env))  # traced once, for its shapes and for the loop
     _, _, shapes = jax.eval_shape(update, state)
@@ -315,22 +349,22 @@ def merge(a: EpisodeSummary, b: EpisodeSummary) -> EpisodeSummary:
 
 
 def mean_return(episodes: EpisodeSummary) -> Array:
-    """The episodes' mean return; NaN where there are none."""
-    return sums.value(episodes.return_sum) / episodes.count
+    """The episodes' mean return; 0 where there are none."""
+    return sums.value(episodes.return_sum) / jnp.maximum(episodes.count, 1)
 
 
 def episode_metrics(episodes: EpisodeSummary) -> Metrics:
-    """A summary under the names that results and figures use; NaN where no episode ended."""
+    """A summary under the names that results and figures use; `none_yet` where no episode ended."""
 
     def known(x):
-        return jnp.where(episodes.count > 0, x, jnp.nan)
+        return jnp.where(episodes.count > 0, x, none_yet())
 
     return {
         "episode_count": episodes.count,
         "episode_return": known(mean_return(episodes)),
         "episode_return_min": known(episodes.return_min),
         "episode_return_max": known(episodes.return_max),
-        "episode_length": known(episodes.length_sum / episodes.count),
+        "episode_length": known(episodes.length_sum / jnp.maximum(episodes.count, 1)),
         "episode_length_min": known(episodes.length_min),
         "episode_length_max": known(episodes.length_max),
     }

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import checks
 from jaxrl.evaluation import evaluate
 from jaxrl.loop import TrainState, init_train, train_interval
+from jaxrl.numerics import standard_numbers
 from jaxrl.record import plain
 from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree
 
@@ -225,6 +226,7 @@ def seed_keys(run_key: Key, seeds: Array) -> Key:
     return jax.vmap(jax.random.fold_in, (None, 0))(run_key, seeds)
 
 
+@standard_numbers
 def compile_group(
     constructor: Constructor,
     group: Group,

@@ -17,6 +17,7 @@ import numpy as np
 from jaxrl import checks, prng
 from jaxrl.evaluation import DEFAULT_MAX_STEPS
 from jaxrl.files import write_atomically
+from jaxrl.numerics import standard_numbers
 from jaxrl.types import Agent, Array, Env, Key, PyTree
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ TITLE, GAP = 0.32, 0.1  # inches above it, and around it
 DPI = 100
 
 
+@standard_numbers
 def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | None = None) -> tuple[PyTree, Array]:
     """The environment's states in one greedy episode. Pure, like `jaxrl.evaluate`.
 

@@ -25,7 +25,7 @@ from jaxrl.devices import num_threads
 from jaxrl.envs import make
 from jaxrl.envs.axes import make_grid
 from jaxrl.host import HostError, compile_host_group
-from jaxrl.loop import TrainState, init_train, num_updates, steps_per_update
+from jaxrl.loop import TrainState, init_train, none_yet, num_updates, steps_per_update
 from jaxrl.program import (
     ENV,
     ROW_AXES,
@@ -176,8 +176,9 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
     """Checks a job as a whole.
 
     Raises:
-      JaxrlError: naming the argument that is not accepted.
+      JaxrlError: naming the argument, or the setting of JAX's, that is not accepted.
     """
+    _check_settings()
     checks.integer("run", num_steps=job.num_steps, seeds=job.seeds, eval_episodes=job.eval_episodes)
     periods = {"log_every": job.log_every, "eval_every": job.eval_every, "checkpoint_every": job.checkpoint_every}
     checks.integer("run", 0, seed=job.seed, **periods)
@@ -204,6 +205,19 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
         checkpoint_every=job.checkpoint_every or -(-job.num_steps // NUM_CHECKPOINTS),
         num_intervals=num_intervals + (rest >= longest),  # a shorter rest might hold no update: the last one takes it
     )  # fmt: skip
+
+
+def _check_settings():
+    if jax.config.jax_disable_jit:
+        raise checks.JaxrlError(
+            "run: JAX_DISABLE_JIT is set, but a run is compiled as a whole; unset it, or call jaxrl.train in Python, "
+            "which then goes operation by operation"
+        )
+    if jax.config.jax_debug_key_reuse:
+        raise checks.JaxrlError(
+            "run: JAX_DEBUG_KEY_REUSE is set, but this check of JAX's does not follow keys through vmap over seeds; "
+            "unset it, or check one seed in Python: jax.jit(lambda key: jaxrl.train(key, agent, env, num_steps))(key)"
+        )
 
 
 def steps_after(ready: Ready, intervals: int) -> int:
@@ -297,6 +311,8 @@ def _train_group(
         def record(interval: int, computed: dict[str, Any]):
             for name, values in computed.items():
                 values = np.asarray(values)[: program.num_rows].reshape(*shape, -1).mean(axis=-1)  # [R, ...] -> [C, S]
+                if jax.config.jax_debug_nans and name.startswith("episode_"):
+                    values = np.where(values == none_yet(), np.nan, values)
                 metrics.setdefault(name, np.full((*shape, ready.num_intervals), np.nan, np.float32))
                 metrics[name][:, :, interval] = values
             for listener in listeners:
@@ -442,6 +458,7 @@ def sweep(
     """
     if not callable(constructor):
         raise checks.JaxrlError(f"sweep: constructor={constructor!r} is not accepted; one is jaxrl.ppo, without a call")
+    checks.arguments("sweep", sweep, {"env_id": env_id, "env_params": env_params, "progress": progress})
     constructor, hyper_parameters = unwrapped(constructor, hyper_parameters)
     hyper_parameters = with_defaults(constructor, hyper_parameters)
     hyper_parameters = {k: axis_values(v) if is_axis(v) else plain(v) for k, v in hyper_parameters.items()}

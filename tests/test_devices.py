@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from jaxrl import devices
+from jaxrl import bench, devices
 from jaxrl.agents import AGENTS, constructor
 from jaxrl.checks import JaxrlError
 
@@ -27,7 +27,7 @@ def asked(monkeypatch):
     """What `use_devices` asks for on a machine of so many cores, without asking JAX, which has begun already."""
 
     def ask(cores, agent, hyper_parameters, *numbers):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+        monkeypatch.setattr(devices, "num_cores", lambda: cores)
         return devices.use_devices(constructor(agent), hyper_parameters, *numbers)
 
     monkeypatch.setattr(devices, "ask_for", lambda *numbers: None)
@@ -71,6 +71,20 @@ def test_what_is_chosen(asked):
     assert asked(8, "dqn", {}, 0) == (1, 1)  # a number of seeds that is refused later
 
 
+def test_cores_are_counted_without_an_affinity(monkeypatch):
+    """As on macOS and Windows, where there is none."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 11)
+    assert devices.num_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert devices.num_cores() == 11
+    assert bench.machine()["cores"] == 11
+    monkeypatch.delenv(devices.THREADS, raising=False)
+    assert devices.num_threads() == 11
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert devices.num_cores() == 1
+
+
 @pytest.mark.parametrize(("name", "numbers"), [("devices", (-1, 0)), ("threads", (0, -2))])
 def test_what_is_refused(name, numbers):
     before = os.environ.get("PJRT_NPROC")
@@ -80,7 +94,7 @@ def test_what_is_refused(name, numbers):
 
 
 def test_jax_that_has_begun_keeps_its_devices(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(devices, "num_cores", lambda: 1)
     number, before = jax.device_count(), os.environ.get("PJRT_NPROC")
     assert devices.use_devices(constructor("dqn"), {}, 1) == (number, int(before or 1))
     with pytest.raises(JaxrlError, match=f"--devices {number + 1} is not accepted; .* before backends"):

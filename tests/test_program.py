@@ -102,7 +102,7 @@ def test_arrays_of_integers_are_axes_too_and_scalars_are_not():
         (ppo, {"learning_rate": np.zeros(0)}, r"ppo: learning_rate=\[\] is not accepted"),
         (ppo, {"learning_rate": [1e-3, -1.0, 1e-4]}, r"ppo: learning_rate=-1.0 is not accepted.*\(0, inf\)"),
         (ppo, {"learning_rate": [1e-3, float("nan")]}, "ppo: learning_rate=nan is not accepted"),
-        (ppo, {"learning_rate": [1e-3, "fast"]}, "ppo: learning_rate=fast is not accepted"),
+        (ppo, {"learning_rate": [1e-3, "fast"]}, "ppo: learning_rate='fast' is not accepted"),
         (ppo, {"num_envs": [4, 2.5]}, "ppo: num_envs=2.5 is not accepted; it must be a whole number"),
         (ppo, {"num_minibatches": [4, 3]}, "num_minibatches=3 does not divide"),
         (ppo, {"activation": ["tanh", "tahn"]}, "activation='tahn' is not accepted; it must be one of"),

@@ -28,6 +28,7 @@ class A2CState(NamedTuple):
     scale: PopArt | tuple
 
 
+@checks.checked
 def a2c(
     *,
     learning_rate: float = 1e-3,

@@ -31,6 +31,7 @@ class A3CState(NamedTuple):
     copies: PyTree
 
 
+@checks.checked
 def a3c(
     *,
     num_workers: int = 4,

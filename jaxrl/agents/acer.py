@@ -128,6 +128,7 @@ def project(g: Array, k: Array, delta: Array | float) -> Array:
     return g - excess / jnp.maximum(jnp.sum(k * k, axis=-1, keepdims=True), jnp.finfo(g.dtype).tiny) * k
 
 
+@checks.checked
 def acer(
     *,
     learning_rate: float = 1e-3,

@@ -57,6 +57,7 @@ def refit(population: Array, scores: Array, num_elites: int, noise: Array | floa
     return mean, jnp.sqrt(var + noise), best.mean(where=count)
 
 
+@checks.checked
 def cem(
     *,
     num_elites: int = 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -146,7 +147,7 @@ def diayn(
         )
 
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
-    agent = sac.__wrapped__(
+    agent = inspect.unwrap(sac)(
         experience=experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
         temperature=temperature, initial_temperature=initial_temperature, target_entropy=target_entropy,
     )  # fmt: skip
@@ -175,6 +176,6 @@ def diayn(
         return action, skill, extras | {"skill": skill}
 
     def init_memory(num_envs: int) -> Array:
-        return jnp.full(num_envs, NOT_DRAWN)
+        return jnp.full(num_envs, NOT_DRAWN, jnp.int32)
 
     return agent._replace(init=init, act=act, init_memory=init_memory, name="diayn")

@@ -99,6 +99,7 @@ def dqn(
     )  # fmt: skip
     checks.number("dqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
     checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, atoms=atoms, quantiles=quantiles)
+    checks.number("dqn", v_min=v_min, v_max=v_max)
     checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
     if atoms > 1 and quantiles > 1:
         raise checks.JaxrlError(
@@ -106,7 +107,6 @@ def dqn(
         )
     if atoms > 1:
         checks.increasing("dqn", v_min=v_min, v_max=v_max)
-    if atoms > 1:
         head = value_heads.categorical(atoms, v_min, v_max)
     else:
         head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)

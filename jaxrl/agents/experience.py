@@ -230,7 +230,7 @@ def with_experience(*, without: tuple[str, ...] = (), **defaults: Any) -> Callab
         make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": hints["return"]}
         text = "".join(documentation(name) for name in shared)
         make.__doc__ = re.sub(r"\n  experience:.*", lambda _: text, inspect.getdoc(constructor))
-        return make
+        return checks.checked(make)
 
     return decorate
 

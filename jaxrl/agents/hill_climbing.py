@@ -31,6 +31,7 @@ class HillClimbingState(NamedTuple):
     population: Array
 
 
+@checks.checked
 def hill_climbing(
     *,
     noise: float = 1.0,

@@ -77,6 +77,7 @@ def rprop(learning_rate: Array | float) -> optax.GradientTransformation:
 OPTIMIZERS = ("rprop", "adam")
 
 
+@checks.checked
 def nfq(
     *,
     learning_rate: float = 1e-2,

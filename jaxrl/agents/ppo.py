@@ -31,6 +31,7 @@ class PPOState(NamedTuple):
     kl_coef: Array | tuple
 
 
+@checks.checked
 def ppo(
     *,
     learning_rate: float = 3e-4,

@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     target: Array
 
 
+@checks.checked
 def pqn(
     *,
     learning_rate: float = 2.5e-4,

@@ -30,6 +30,7 @@ class ReinforceState(NamedTuple):
     baseline: PyTree
 
 
+@checks.checked
 def reinforce(
     *,
     learning_rate: float = 1e-2,

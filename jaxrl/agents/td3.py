@@ -164,7 +164,7 @@ def td3(
 
     def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
         state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": exploring.scale(step)}
+        return state, metrics | {"noise": jnp.float32(exploring.scale(step))}
 
     return Agent(
         init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3",

@@ -36,6 +36,7 @@ class TRPOState(NamedTuple):
     baseline: PyTree
 
 
+@checks.checked
 def trpo(
     *,
     max_kl: float = 0.01,

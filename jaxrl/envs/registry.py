@@ -24,6 +24,7 @@ from jaxrl.envs import (
     wrappers,
 )
 from jaxrl.envs.randomize import randomize
+from jaxrl.numerics import standard_numbers
 from jaxrl.types import Env, HostEnv
 
 # Our own environments: id -> constructor, whose keyword arguments are the environment's parameters.
@@ -62,6 +63,7 @@ SWITCHES = ("rescale_actions", "clip_actions", "flatten_observations")
 RANDOMIZATION = ("randomize", "observe_randomized")
 
 
+@standard_numbers
 def make(env_id: str, **params: Any) -> Env | HostEnv:
     """Makes an environment.
 
@@ -93,7 +95,7 @@ def make(env_id: str, **params: Any) -> Env | HostEnv:
     Raises:
       JaxrlError: for an unknown id or parameter, and for a value that is not accepted.
     """
-    params = dict(params)
+    checks.arguments("make", make, {"env_id": env_id})
     ranges, observed = params.pop("randomize", None), params.pop("observe_randomized", False)
     if not isinstance(observed, bool) or (observed and ranges is None):
         wanted = "True or False" if ranges is not None else "left out without randomize"
@@ -167,6 +169,7 @@ def _construct(env_id: str, params: dict[str, Any]) -> Env:
     group, _, name = env_id.partition("/")
     if env_id in OWN:
         check_params(env_id, params, inspect.signature(OWN[env_id]).parameters)
+        checks.arguments(env_id, OWN[env_id], params)
         return OWN[env_id](**params)
     if name and group in NOT_SUPPORTED:
         raise checks.JaxrlError(
@@ -177,9 +180,11 @@ def _construct(env_id: str, params: dict[str, Any]) -> Env:
         raise checks.JaxrlError(failing[env_id])
     if env_id in brax_adapter.list_ids():
         check_params(env_id, params, brax_adapter.parameters(name))
+        checks.arguments(env_id, brax_adapter.brax_env, params)
         return brax_adapter.brax_env(name, **params)
     if env_id in playground_adapter.IDS:
         check_params(env_id, params, playground_adapter.PARAMETERS)
+        checks.arguments(env_id, playground_adapter.playground_env, params)
         return playground_adapter.playground_env(name, **params)
     if env_id in gymnax_adapter.FAILING:
         raise checks.JaxrlError(gymnax_adapter.FAILING[env_id])

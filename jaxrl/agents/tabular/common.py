@@ -165,7 +165,9 @@ class Window(NamedTuple):
 
 def empty_window(n: int, step: PyTree) -> Window:
     """A window of `n` steps that look like `step`."""
-    return Window(jax.tree.map(lambda x: jnp.zeros((n, *jnp.shape(x)), jnp.result_type(x)), step), jnp.zeros(n), 0)
+    return Window(
+        jax.tree.map(lambda x: jnp.zeros((n, *jnp.shape(x)), jnp.result_type(x)), step), jnp.zeros(n), jnp.int32(0)
+    )
 
 
 def push(window: Window, step: PyTree, reward: Array) -> Window:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.agents.tabular import common
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -24,6 +25,7 @@ class DoubleQLearningState(NamedTuple):
         return self.tables.mean(axis=0)
 
 
+@checks.checked
 def double_q_learning(
     *,
     learning_rate: float = 0.1,

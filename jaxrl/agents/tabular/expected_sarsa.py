@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.agents.tabular import common
 from jaxrl.agents.tabular.common import TableState
 from jaxrl.exploration import epsilon_greedy_probabilities
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
+@checks.checked
 def expected_sarsa(
     *,
     learning_rate: float = 0.1,

@@ -12,6 +12,7 @@ from jaxrl.returns import discounted_returns
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
+@checks.checked
 def monte_carlo(
     *,
     learning_rate: float = 0.1,

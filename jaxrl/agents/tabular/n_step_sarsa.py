@@ -25,6 +25,7 @@ class NStepSarsaState(NamedTuple):
     window: common.Window
 
 
+@checks.checked
 def n_step_sarsa(
     *,
     n: int = 4,

@@ -20,6 +20,7 @@ class NStepTDState(NamedTuple):
     window: common.Window
 
 
+@checks.checked
 def n_step_td(
     *,
     n: int = 4,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.agents.tabular import common
 from jaxrl.agents.tabular.common import TableState
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
+@checks.checked
 def q_learning(
     *,
     learning_rate: float = 0.1,

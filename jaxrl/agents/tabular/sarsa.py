@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.agents.tabular import common
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -19,6 +20,7 @@ class SarsaState(NamedTuple):
     next_action: Array
 
 
+@checks.checked
 def sarsa(
     *,
     learning_rate: float = 0.1,

@@ -23,6 +23,7 @@ class SarsaLambdaState(NamedTuple):
     next_action: Array
 
 
+@checks.checked
 def sarsa_lambda(
     *,
     lambda_: float = 0.9,

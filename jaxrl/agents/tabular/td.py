@@ -24,6 +24,7 @@ class TDState(NamedTuple):
     pending: Array
 
 
+@checks.checked
 def td(
     *,
     lambda_: float = 0.0,
