@@ -92,7 +92,7 @@ def arguments(owner: str, function: Callable, given: Mapping[str, Any]):
     kinds = _kinds(function)
     for name, value in given.items():
         if name in kinds and not _fits(value, kinds[name]):
-            text = f"{owner}: {name}={value!r} is not accepted; it must be {_described(kinds[name])}"
+            text = f"{owner}: {name}={_shown(value)} is not accepted; it must be {_described(kinds[name])}"
             if _is_traced(value):
                 raise JaxrlError(f"{text}, and not traced")
             if _has_axes(value) and get_origin(kinds[name]) is not tuple:
@@ -108,7 +108,8 @@ def _kinds(function: Callable) -> dict[str, Any]:
 
 def _fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
-        return any(_fits(value, each) for each in get_args(kind))
+        number_of_the_program = set(get_args(kind)) == {int, float}  # what may be traced is annotated `float`
+        return any(_fits(value, each) for each in get_args(kind)) and not (number_of_the_program and _is_traced(value))
     if kind is bool:
         return isinstance(value, (bool, np.bool_))
     if kind is int:
@@ -119,11 +120,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         entry = get_args(kind)[0]  # of `tuple[int, ...]`, the only form that is used
         return isinstance(value, tuple) and all(_fits(each, entry) for each in value)
-    if kind is Any or get_origin(kind) not in (None, Callable):
-        return True
-    if get_origin(kind) is Callable:
-        return callable(value)
-    return value is None if kind is None else isinstance(value, kind)
+    known = get_origin(kind) or kind
+    return isinstance(value, known) if isinstance(known, type) else True
 
 
 def _is_real(dtype: Any) -> bool:
@@ -138,6 +136,11 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def _has_axes(value: Any) -> bool:
     return isinstance(value, list) or getattr(value, "ndim", 0) > 0
 
@@ -150,9 +153,9 @@ def _described(kind: Any) -> str:
     if get_origin(kind) is tuple:
         what, example = {int: ("whole numbers", (64, 64)), str: ("names", ("a", "b"))}[get_args(kind)[0]]
         return f"a tuple of {what}, such as {example}"
-    if get_origin(kind) is Callable:
-        return "a function"
     known = {bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None"}
+    known |= {Callable: "a function", Mapping: "a dictionary"}
+    kind = get_origin(kind) or kind
     return known.get(kind) or f"a {kind.__name__}"
 
 
@@ -232,7 +235,9 @@ def random_key(owner: str, key: Any):
     else:
         expected = () if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else None
     if expected is None:
-        raise JaxrlError(f"{owner}: key={key!r} is not accepted; it must be a random key, such as jax.random.key(0)")
+        raise JaxrlError(
+            f"{owner}: key={_shown(key)} is not accepted; it must be a random key, such as jax.random.key(0)"
+        )
     if shape != expected:
         raise JaxrlError(
             f"{owner}: a key of shape {shape} is not accepted; it must be one key, of shape {expected}. jax.vmap over "
@@ -251,7 +256,7 @@ def agent(owner: str, agent: Any):
     if not isinstance(agent, Agent):
         name = agent if isinstance(agent, str) else getattr(getattr(agent, "func", agent), "__name__", "ppo")
         hint = f"call the constructor: jaxrl.{name}()" if callable(agent) else f"it must be an Agent, as jaxrl.{name}()"
-        raise JaxrlError(f"{owner}: agent={agent!r} is not accepted; {hint}")
+        raise JaxrlError(f"{owner}: agent={_shown(agent)} is not accepted; {hint}")
 
 
 def env(owner: str, env: Any, on_host: bool = False):
@@ -274,7 +279,7 @@ def env(owner: str, env: Any, on_host: bool = False):
         )
     if not isinstance(env, (Env, HostEnv)):
         made = f"jaxrl.make({env!r})" if isinstance(env, str) else "jaxrl.make('CartPole-v1')"
-        raise JaxrlError(f"{owner}: env={env!r} is not accepted; it must be an Env, as {made} returns")
+        raise JaxrlError(f"{owner}: env={_shown(env)} is not accepted; it must be an Env, as {made} returns")
 
 
 def one_of(owner: str, accepted: Iterable[Any], **arguments: Any):

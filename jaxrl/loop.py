@@ -208,7 +208,8 @@ def _mark(first_bad_step: Array, bad: Array, step: Array) -> Array:
 def _check(owner: str, state: TrainState, agent: Agent, env: Env):
     if not isinstance(state, TrainState):
         raise JaxrlError(
-            f"{owner}: state={state!r} is not accepted; it must be a TrainState, as jaxrl.init_train returns"
+            f"{owner}: a state of type {type(state).__name__} is not accepted; it must be a TrainState, as "
+            "jaxrl.init_train returns"
         )
     checks.agent(owner, agent)
     checks.env(owner, env)
