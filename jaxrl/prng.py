@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.extend.random
 import jax.numpy as jnp
 
 from jaxrl.types import Array, Key
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -97,3 +101,17 @@ def unrolled(key: Key) -> Key:
     if not stock:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_implementation())
+
+
+def by_threefry(function: Function) -> Function:
+    """Decorates a function: the keys that it makes are of JAX's default generator, whatever JAX's settings say.
+
+    What a key of that draws does not depend on what is drawn beside it under `vmap`; with `rbg` it does.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_prng_impl("threefry2x32"), jax.threefry_partitionable(True):
+            return function(*args, **kwargs)
+
+    return call

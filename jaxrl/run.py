@@ -26,6 +26,7 @@ from jaxrl.envs import make
 from jaxrl.envs.axes import make_grid
 from jaxrl.host import HostError, compile_host_group
 from jaxrl.loop import TrainState, init_train, none_yet, num_updates, steps_per_update
+from jaxrl.prng import by_threefry
 from jaxrl.program import (
     ENV,
     ROW_AXES,
@@ -172,6 +173,7 @@ class Interrupted(Exception):
     """A run was asked to stop, and has: its checkpoint is complete."""
 
 
+@by_threefry
 def prepare(job: Job, constructor: Constructor) -> Ready:
     """Checks a job as a whole.
 
@@ -231,6 +233,7 @@ def _due(ready: Ready, interval: int, every: int) -> bool:
     return end // every > start // every or interval + 1 == ready.num_intervals
 
 
+@by_threefry
 def compile_for(ready: Ready, group: Group, **options: Any) -> Program:
     """The group's program; see `compile_group` for the options."""
     job, env = ready.job, ready.envs[group.indices[0]]

@@ -116,3 +116,19 @@ def test_the_platform_that_a_program_is_lowered_for_decides(platforms, monkeypat
     text = traced.lower(lowering_platforms=platforms).as_text()
     assert ("optimization_barrier" in text) == ("cpu" in platforms)  # ours
     assert ("call @threefry2x32" in text) == (platforms != ("cpu",))  # JAX's
+
+
+def test_what_a_key_draws_beside_others():
+    """It is what it draws alone for the default generator, which runs use whatever the setting; not so for `rbg`."""
+
+    def alike(impl):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0, impl=impl), jnp.arange(3))
+        return bool(jnp.array_equal(jax.vmap(jax.random.uniform)(keys)[1], jax.random.uniform(keys[1])))
+
+    assert alike("threefry2x32")
+    assert not alike("rbg")
+    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        key = prng.by_threefry(lambda: jax.random.key(5))()
+        bits = prng.by_threefry(jax.random.bits)(key, (3,))
+    assert key == jax.random.key(5)
+    np.testing.assert_array_equal(bits, jax.random.bits(key, (3,)))
