@@ -256,27 +256,49 @@ def test_sarsa_lambda(runs, traces):
 
 @pytest.mark.parametrize("visits", ["first", "every"])
 def test_monte_carlo(runs, visits):
+    """Episode by episode, wherever rollouts are cut: what counts is looked up in the list of all moments.
+
+    A visit is the first if none before it in its episode was to the same pair. It counts if the rollout that it lies in
+    is the one that its episode ends in.
+    """
     q, history, errors = np.full((NUM_STATES, NUM_ACTIONS), 0.5), [], []
+    every_moment, left_out = list(moments()), 0
+    ends = [t for t, *_, terminated, truncated, _ in every_moment if terminated or truncated]
     for first in range(0, LENGTH, ROLLOUT):
         old, sizes = q.copy(), []
-        for episode in episodes(first, first + ROLLOUT):
-            _, _, _, _, terminated, truncated, s1 = episode[-1]
-            if not (terminated or truncated):
+        for t in range(first, first + ROLLOUT):
+            begin = max((end + 1 for end in ends if end < t), default=0)
+            end = min(end for end in ends if end >= t)
+            _, s, a, *_ = every_moment[t]
+            again = any(moment[1:3] == (s, a) for moment in every_moment[begin:t])
+            if end >= first + ROLLOUT or (visits == "first" and again):
+                left_out += end < first + ROLLOUT and not any(
+                    m[1:3] == (s, a) for m in every_moment[max(begin, first) : t]
+                )
                 continue
-            seen = set()
-            for now, (_, s, a, *_) in enumerate(episode):
-                if visits == "every" or (s, a) not in seen:
-                    rewards = [moment[3] for moment in episode[now:]]
-                    target = sum(GAMMA**k * r for k, r in enumerate(rewards))
-                    target += GAMMA ** len(rewards) * max(old[s1]) if truncated else 0
-                    sizes.append(abs(target - q[s, a]))
-                    q[s, a] += ALPHA * (target - q[s, a])
-                seen.add((s, a))
+            target = sum(GAMMA ** (u - t) * every_moment[u][3] for u in range(t, end + 1))
+            if every_moment[end][5]:
+                target += GAMMA ** (end + 1 - t) * max(old[every_moment[end][6]])
+            sizes.append(abs(target - q[s, a]))
+            q[s, a] += ALPHA * (target - q[s, a])
         history.append(q.copy())
         errors.append(np.mean(sizes))
     states, metrics, _ = runs[f"monte_carlo {visits}"]
     assert_same(states.q, history)
     assert_metrics(metrics, errors, ROLLOUT)
+    assert left_out or visits == "every"  # first in their rollout, and not in their episode
+
+
+@pytest.mark.parametrize(("rollout_length", "q"), [(1, 0.0), (2, 0.0), (4, 4.0)])
+def test_a_first_visit_is_the_episodes(rollout_length, q):
+    """Four steps from one state by one action, with a reward of 1 each: the first visit's return is 4, and never 2."""
+    agent = tabular.monte_carlo(learning_rate=1.0, gamma=1.0, rollout_length=rollout_length)
+    zeros = np.zeros(8, np.int32)
+    ended = np.arange(8) % 4 == 3
+    twice = Transition(zeros, zeros, np.ones(8, np.float32), ended, np.zeros(8, bool), zeros, {})
+    states, *_ = jax.jit(lambda key: along(agent, twice, key))(jax.random.key(0))
+    assert states.q[-1, 0, 0] == q
+    assert not states.seen[-1].any()
 
 
 @pytest.mark.parametrize(

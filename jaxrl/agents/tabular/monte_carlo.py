@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents.tabular import common
-from jaxrl.agents.tabular.common import TableState
 from jaxrl.returns import discounted_returns
-from jaxrl.types import Agent, Array, Key, Metrics, Transition
+from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
+
+
+class MonteCarloState(NamedTuple):
+    """The spec, which is static; the action values; and where the running episode has been.
+
+    Attributes:
+      spec: the environment's.
+      q: float32 `[S, A]`.
+      seen: bool `[S, A]`, the pairs of state and action that the episode has visited, in earlier rollouts too.
+    """
+
+    spec: Spec
+    q: Array
+    seen: Array
 
 
 @checks.checked
@@ -29,7 +44,8 @@ def monte_carlo(
     Moves Q(s, a) towards the return that followed, once the episode has ended: by a constant step size, which forgets
     the policies of old (Sutton and Barto 2018, equation 6.1, in the algorithm of section 5.4). The policy stays as it
     is for a whole rollout, and steps whose episode does not end within it are left out, so it should be longer than an
-    episode. The return of a truncated episode goes on with its last state's greatest action value.
+    episode. A first visit is the episode's first: one in an earlier rollout is left out, and the pair's later visits
+    with it. The return of a truncated episode goes on with its last state's greatest action value.
 
     Args:
       learning_rate: step size alpha, in (0, 1].
@@ -59,10 +75,15 @@ def monte_carlo(
         initial_value=initial_value,
     )
 
-    init = common.init_table("monte_carlo", initial_value)
+    def init(key: Key, spec: Spec) -> MonteCarloState:
+        q = common.action_values("monte_carlo", spec, initial_value)
+        return MonteCarloState(spec, q, jnp.zeros(q.shape, bool))
+
     act = common.act_epsilon_greedily(epsilon_at)
 
-    def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
+    def update(
+        state: MonteCarloState, trajectory: Transition, key: Key, step: Array
+    ) -> tuple[MonteCarloState, Metrics]:
         obs, action, reward, terminated, truncated, next_obs, _ = jax.tree.map(lambda x: x[:, 0], trajectory)
         ended = terminated | truncated
         returns = discounted_returns(reward, gamma * (1 - terminated), state.q[next_obs].max(-1), ended)
@@ -77,9 +98,9 @@ def monte_carlo(
             seen = jnp.where(ended, False, seen | (visited > 0))
             return (q + learning_rate * error * visited, seen), (jnp.abs(error), counts)
 
-        carry = (state.q, jnp.zeros(state.q.shape, bool))
-        (q, _), (errors, counts) = jax.lax.scan(learn, carry, (obs, action, returns, whole, ended))
+        steps = (obs, action, returns, whole, ended)
+        (q, seen), (errors, counts) = jax.lax.scan(learn, (state.q, state.seen), steps)
         metrics = {"td_error": errors.sum() / jnp.maximum(counts.sum(), 1), "epsilon": epsilon_at(step)}
-        return TableState(state.spec, q), metrics
+        return MonteCarloState(state.spec, q, seen), metrics
 
     return Agent(init, act, update, num_envs=1, rollout_length=rollout_length, name="monte_carlo")
