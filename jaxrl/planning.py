@@ -4,7 +4,8 @@ Pure functions of a `Model`, of which the environments that have one carry it as
 
     solution = value_iteration(jaxrl.make("jaxrl/Maze-v0").model, gamma=0.9)
 
-Bounds are in the maximum norm, in which the Bellman operators are contractions by gamma.
+Bounds are in the maximum norm, in which the Bellman operators are contractions by gamma. They include what rounding may
+add to each sweep: with gamma near 1, sweeps in float32 come to rest far from the optimum.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.types import Array, Model
+
+HIGHEST = jax.lax.Precision.HIGHEST  # accelerators would otherwise round a product's factors to a few digits
+ROUNDING = float(jnp.finfo(jnp.float32).eps) / 2  # the largest relative error of one operation
 
 
 class Solution(NamedTuple):
@@ -40,7 +44,25 @@ class Solution(NamedTuple):
 def look_ahead(model: Model, values: Array, gamma: Array | float) -> Array:
     """Q(s, a) = R(s, a) + gamma sum_t P(t | s, a) V(t), float32 `[S, A]`; a terminal state's value counts as 0."""
     values = jnp.where(model.terminal, 0.0, values)
-    return jnp.asarray(model.reward) + gamma * jnp.asarray(model.transition) @ values
+    return jnp.asarray(model.reward) + gamma * jnp.matmul(jnp.asarray(model.transition), values, precision=HIGHEST)
+
+
+def rounding_error(model: Model, values: Array, gamma: Array | float) -> Array:
+    """A bound on how far `look_ahead` in float32 is from the exact one, of any entry.
+
+    Each operation is off by `ROUNDING` at most, relative to its result: a product and a sum for each state that a step
+    may lead to, gamma itself and the product with it, and the sum with the reward.
+    """
+    transition, going_on = jnp.asarray(model.transition), ~jnp.asarray(model.terminal)
+    following = gamma * jnp.matmul(transition, jnp.where(going_on, jnp.abs(values), 0.0), precision=HIGHEST)  # [S, A]
+    operations = jnp.count_nonzero((transition != 0) & going_on, axis=-1) + 3
+    return ROUNDING * (operations * following + jnp.abs(jnp.asarray(model.reward))).max()
+
+
+def _bound(change: Array, error: Array, gamma: Array | float) -> Array:
+    """(change + error) / (1 - gamma), and infinity where gamma is 1."""
+    rest = jnp.asarray(1 - gamma, jnp.float32)  # of a number in Python, so that 1 - gamma keeps its digits
+    return jnp.where(rest > 0, (change + error) / jnp.where(rest > 0, rest, 1), jnp.inf)
 
 
 def value_iteration(
@@ -55,14 +77,14 @@ def value_iteration(
       max_iterations: and at the latest after so many sweeps; may be traced.
 
     Returns:
-      the solution. The bound is gamma / (1 - gamma) times the last change, by the contraction.
+      the solution. The bound is (gamma times the last change + a sweep's rounding) / (1 - gamma), by the contraction.
 
     Raises:
       JaxrlError: where an argument is out of its range.
     """
     backup = lambda values: look_ahead(model, values, gamma).max(-1)  # noqa: E731
     start = jnp.zeros(len(model.terminal))
-    values, iterations, bound = _iterate("value_iteration", backup, start, gamma, tolerance, max_iterations)
+    values, iterations, bound = _iterate("value_iteration", model, backup, start, gamma, tolerance, max_iterations)
     return _solution(values, look_ahead(model, values, gamma), iterations, bound)
 
 
@@ -75,7 +97,7 @@ def q_value_iteration(
     """
     backup = lambda q_values: look_ahead(model, q_values.max(-1), gamma)  # noqa: E731
     start = jnp.zeros(model.reward.shape)
-    q_values, iterations, bound = _iterate("q_value_iteration", backup, start, gamma, tolerance, max_iterations)
+    q_values, iterations, bound = _iterate("q_value_iteration", model, backup, start, gamma, tolerance, max_iterations)
     return _solution(q_values.max(-1), q_values, iterations, bound)
 
 
@@ -98,8 +120,8 @@ def policy_evaluation(model: Model, policy: Array, *, gamma: float = 0.99) -> Ar
     if policy.ndim == 1:
         policy = jax.nn.one_hot(policy, model.reward.shape[1])
     going_on = jnp.where(model.terminal, 0.0, 1.0)  # [S]
-    transition = jnp.einsum("sa,sat->st", policy, jnp.asarray(model.transition)) * going_on[:, None]
-    reward = jnp.einsum("sa,sa->s", policy, jnp.asarray(model.reward)) * going_on
+    transition = jnp.einsum("sa,sat->st", policy, jnp.asarray(model.transition), precision=HIGHEST) * going_on[:, None]
+    reward = jnp.einsum("sa,sa->s", policy, jnp.asarray(model.reward), precision=HIGHEST) * going_on
     return jnp.linalg.solve(jnp.eye(len(reward)) - gamma * transition, reward)
 
 
@@ -114,7 +136,7 @@ def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int =
       max_iterations: it stops at the latest after so many improvements.
 
     Returns:
-      the solution. The bound is 1 / (1 - gamma) times the Bellman residual of the last policy's values.
+      the solution. The bound is (the Bellman residual of the last policy's values + a sweep's rounding) / (1 - gamma).
 
     Raises:
       JaxrlError: where an argument is out of its range.
@@ -132,7 +154,7 @@ def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int =
         values = policy_evaluation(model, policy, gamma=gamma)
         q_values = look_ahead(model, values, gamma)
         kept = jnp.take_along_axis(q_values, policy[:, None], -1)[:, 0]
-        margin = 1e-5 * jnp.maximum(1.0, jnp.abs(kept))
+        margin = 4 * rounding_error(model, values, gamma)  # of the values too, which their equations were solved for
         better = jnp.where(q_values.max(-1) > kept + margin, q_values.argmax(-1), policy)
         return better, policy, values, iterations + 1
 
@@ -145,7 +167,7 @@ def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int =
     _, _, values, iterations = jax.lax.while_loop(unfinished, improve, carry)
     q_values = look_ahead(model, values, gamma)
     residual = jnp.abs(jnp.where(model.terminal, 0.0, q_values.max(-1) - values)).max()
-    return _solution(values, q_values, iterations, residual / (1 - gamma))
+    return _solution(values, q_values, iterations, _bound(residual, rounding_error(model, values, gamma), gamma))
 
 
 def path_length(model: Model, policy: Array, max_steps: int) -> Array:
@@ -171,7 +193,7 @@ def path_length(model: Model, policy: Array, max_steps: int) -> Array:
 
 
 def _iterate(
-    owner: str, backup, start: Array, gamma: float, tolerance: float, max_iterations: int
+    owner: str, model: Model, backup, start: Array, gamma: float, tolerance: float, max_iterations: int
 ) -> tuple[Array, Array, Array]:
     """Repeats a contraction until it changes nothing: its fixed point, how often, and the bound on the error."""
     checks.number(owner, 0, 1, gamma=gamma)
@@ -189,8 +211,8 @@ def _iterate(
         return (change > tolerance) & (iterations < max_iterations)
 
     table, change, iterations = jax.lax.while_loop(unfinished, sweep, (start, jnp.float32(jnp.inf), jnp.int32(0)))
-    gamma = jnp.asarray(gamma, jnp.float32)
-    return table, iterations, jnp.where(gamma < 1, gamma * change / (1 - gamma), jnp.inf)
+    values = table if table.ndim == 1 else table.max(-1)
+    return table, iterations, _bound(gamma * change, rounding_error(model, values, gamma), gamma)
 
 
 def _solution(values: Array, q_values: Array, iterations: Array, bound: Array) -> Solution:

@@ -142,6 +142,70 @@ def test_error_bound_bounds_the_error(solved, optimal, name):
     )
 
 
+def exact_values(model, gamma):
+    """V*, by policy iteration in float64."""
+    transition, reward = (np.asarray(x, np.float64) for x in (model.transition, model.reward))
+    states, going_on = np.arange(len(model.terminal)), ~model.terminal
+    policy, before = np.zeros(len(states), int), None
+    while not np.array_equal(policy, before):
+        chosen = transition[states, policy] * np.outer(going_on, going_on)
+        values = np.linalg.solve(np.eye(len(states)) - gamma * chosen, reward[states, policy] * going_on)
+        q_values = reward + gamma * transition @ values
+        kept = q_values[states, policy]
+        better = q_values.max(-1) > kept + 1e-11 * np.abs(q_values).max()
+        policy, before = np.where(better, q_values.argmax(-1), policy), policy
+    return values
+
+
+def test_error_bounds_include_the_rounding():
+    """Gamma up to 0.99999, rewards from 1e-6 to 1e6, chance and none: sweeps to their fixed point, where the last
+    change is 0 and the error can be a thousandth of the values, and policies of which none improves."""
+    chance = random_model(3)
+    sure = chance._replace(transition=np.eye(7, dtype=np.float32)[chance.transition.argmax(-1)])
+    rows = [
+        (np.float32(gamma), model._replace(reward=model.reward * np.float32(scale)))
+        for model in (chance, sure)
+        for gamma in (0.5, 0.9, 0.999, 0.9999, 0.99999)
+        for scale in (1e-6, 1.0, 1e6)
+    ]
+
+    def solve(row):
+        gamma, model = row
+        sweeps = {"gamma": gamma, "tolerance": 1e-30, "max_iterations": 100_000}
+        return {
+            "value": planning.value_iteration(model, **sweeps),
+            "q value": planning.q_value_iteration(model, **sweeps),
+            "policy": planning.policy_iteration(model, gamma=gamma),
+        }
+
+    stacked = jax.tree.map(lambda *x: np.stack(x), *rows)
+    found = jax.device_get(jax.jit(jax.vmap(solve), compiler_options=QUICK)(stacked))
+    for i, (gamma, model) in enumerate(rows):
+        best = exact_values(model, np.float64(gamma))
+        size = np.abs(best).max()
+        for kind, solutions in found.items():
+            error, bound = np.abs(solutions.values[i] - best).max(), solutions.error_bound[i]
+            assert bound > 0, (kind, i)
+            assert error <= bound, (kind, i)
+            if gamma < 0.95:  # and it is of use
+                assert bound < 4e-5 * size, (kind, i)
+        assert np.abs(found["policy"].values[i] - best).max() < 2e-3 * size, i
+        assert found["policy"].iterations[i] < 10
+    alone = jax.jit(lambda: planning.value_iteration(sure, gamma=0.9999, max_iterations=100_000, tolerance=1e-30))()
+    best = exact_values(sure, 0.9999)  # of a number in Python, which no float32 is equal to
+    assert np.abs(alone.values - best).max() <= alone.error_bound < 0.01 * np.abs(best).max()
+
+
+def test_policies_improve_by_rewards_of_any_size():
+    """In a corridor of rewards of 1e-6 as in one of 1e6, where the first policy is the wrong one everywhere."""
+    model = CONTROL["corridor"]
+    scaled = jnp.array([1e-6, 1.0, 1e6])
+    run = lambda scale: planning.policy_iteration(model._replace(reward=model.reward * scale), gamma=GAMMA)  # noqa: E731
+    found = jax.jit(jax.vmap(run), compiler_options=QUICK)(scaled)
+    np.testing.assert_allclose(found.values[:, :5] / scaled[:, None], [[0.9**4, 0.9**3, 0.9**2, 0.9, 1]] * 3, rtol=1e-5)
+    assert (found.policy[:, :5] == 1).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_three_ways_agree(solved, optimal, name):
     best = optimal[name][-1]
