@@ -273,8 +273,9 @@ def test_every_scale_of_every_brax_environment(name, backend):
             assert changed < 0.02, scale  # springs give way a little
         elif (name, scale) != ("pusher", "friction_scale"):  # whose arm seldom touches the object
             assert changed > 1e-3, scale
-    # Later on small differences grow, in `positional` at once where feet touch the ground.
-    np.testing.assert_allclose(alike[:2], usual[:2], atol=2e-3 * np.abs(usual[:2]).max())
+    # Later on small differences grow. Two engines look for the forces of contacts, and stop before they have them.
+    tolerance = 2e-3 if backend in physics.MASSES_TO_A_POWER else 0.02
+    np.testing.assert_allclose(alike[:2], usual[:2], atol=tolerance * np.abs(usual[:2]).max())
 
 
 @pytest.mark.parametrize(
