@@ -524,11 +524,11 @@ def test_what_an_interruption_leaves_is_no_obstacle(half, tmp_path):
     shutil.copytree(half[0], out)
     (out / ".lock").touch()
     checkpoints = out / "checkpoints" / "group_0"
-    (checkpoints / "2").rename(checkpoints / "1.orbax-checkpoint-tmp")
-    (checkpoints / "1.orbax-checkpoint-tmp" / "facts").rename(checkpoints / "1.orbax-checkpoint-tmp" / "f.orbax-tmp")
+    (checkpoints / "2").rename(checkpoints / "9.orbax-checkpoint-tmp")
+    (checkpoints / "9.orbax-checkpoint-tmp" / "facts").rename(checkpoints / "9.orbax-checkpoint-tmp" / "f.orbax-tmp")
     with pytest.raises(JaxrlError, match="there is no checkpoint yet"):
         trained(folder.read_run(out)[0], out, 0, 0)
-    assert [path.name for path in checkpoints.iterdir()] == ["1.orbax-checkpoint-tmp"]
+    assert [path.name for path in checkpoints.iterdir()] == ["9.orbax-checkpoint-tmp"]
     assert cli.main(["resume", str(out)]) == 0
     assert [path.name for path in checkpoints.iterdir()] == ["5"]
     for name, values in half[1].metrics.items():
