@@ -132,6 +132,7 @@ OTHER = {
     "discriminator_observes": (0,),
     "replay_ratio": 2,
     "torso": "mlp",
+    "actor_target_update_every": 3,
     "anneal_steps": 10,
 }
 
