@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.numerics import standard_numbers
 from jaxrl.types import Array, Model
 
 HIGHEST = jax.lax.Precision.HIGHEST  # accelerators would otherwise round a product's factors to a few digits
@@ -65,6 +66,7 @@ def _bound(change: Array, error: Array, gamma: Array | float) -> Array:
     return jnp.where(rest > 0, (change + error) / jnp.where(rest > 0, rest, 1), jnp.inf)
 
 
+@standard_numbers
 def value_iteration(
     model: Model, *, gamma: float = 0.99, tolerance: float = 1e-6, max_iterations: int = 10_000
 ) -> Solution:
@@ -88,6 +90,7 @@ def value_iteration(
     return _solution(values, look_ahead(model, values, gamma), iterations, bound)
 
 
+@standard_numbers
 def q_value_iteration(
     model: Model, *, gamma: float = 0.99, tolerance: float = 1e-6, max_iterations: int = 10_000
 ) -> Solution:
@@ -101,6 +104,7 @@ def q_value_iteration(
     return _solution(q_values.max(-1), q_values, iterations, bound)
 
 
+@standard_numbers
 def policy_evaluation(model: Model, policy: Array, *, gamma: float = 0.99) -> Array:
     """The values of a policy, exactly: the solution of V = R_pi + gamma P_pi V (Sutton and Barto 2018, equation 4.4).
 
@@ -125,6 +129,7 @@ def policy_evaluation(model: Model, policy: Array, *, gamma: float = 0.99) -> Ar
     return jnp.linalg.solve(jnp.eye(len(reward)) - gamma * transition, reward)
 
 
+@standard_numbers
 def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int = 1_000) -> Solution:
     """Policy iteration: exact evaluation and greedy improvement in turns (Sutton and Barto 2018, section 4.3).
 
@@ -170,6 +175,7 @@ def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int =
     return _solution(values, q_values, iterations, _bound(residual, rounding_error(model, values, gamma), gamma))
 
 
+@standard_numbers
 def path_length(model: Model, policy: Array, max_steps: int) -> Array:
     """How many steps a policy takes from the start to a terminal state, where neither is left to chance.
 

@@ -10,7 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import JaxrlError, cli, evaluate, init_train, make, ppo, q_learning, sweep, train, train_interval, train_step
+from jaxrl import (
+    JaxrlError,
+    cli,
+    evaluate,
+    init_train,
+    make,
+    planning,
+    ppo,
+    q_learning,
+    sweep,
+    train,
+    train_interval,
+    train_step,
+)
 from jaxrl.agents import AGENTS
 from jaxrl.numerics import standard_numbers
 
@@ -27,6 +40,7 @@ EVERY_AGENT = """
 import inspect, warnings
 warnings.simplefilter("error", UserWarning)  # JAX's, where 64 bits are asked for and not had
 import jax, jaxrl
+from jaxrl import planning
 from jaxrl.agents import AGENTS
 
 def run(make_agent, env, key, floats):
@@ -84,6 +98,23 @@ def test_the_programs_are_those_without_the_setting(setting):
     plain = program()
     with SETTINGS[setting]():
         assert program() == plain
+
+
+def test_planning_has_32_bits():
+    def plan(gamma):
+        model = CORRIDOR.model
+        found = planning.policy_iteration(model), planning.q_value_iteration(model)
+        valued = planning.policy_evaluation(model, jnp.full((6, 2), 0.5))
+        return (
+            planning.value_iteration(model, gamma=gamma),
+            found,
+            valued,
+            planning.path_length(model, jnp.zeros(6, int), 9),
+        )
+
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(plan, jnp.float64(0.9))
+    assert {str(x.dtype) for x in jax.tree.leaves(shapes)} <= {"float32", "int32", "bool"}
 
 
 def test_wide_arguments_become_narrow():
