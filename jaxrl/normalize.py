@@ -13,6 +13,7 @@ import numpy as np
 from jaxrl import sums
 from jaxrl.checks import JaxrlError, number
 from jaxrl.replay import Replay, Sample
+from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Spec, Transition, box
 
 EPSILON = 1e-8  # added to a variance before its root, so that what never varied maps to 0 and not to NaN
@@ -68,12 +69,12 @@ class ScaledRewardState(NamedTuple):
 
     Attributes:
       statistics: those of the discounted returns so far, of scalars.
-      returns: `[N]`, float32; each environment's discounted sum of rewards since its episode began.
+      returns: a sum of float32 `[N]`; each environment's discounted sum of rewards since its episode began.
       agent: the inner agent's state.
     """
 
     statistics: RunningStatistics
-    returns: Array
+    returns: Sum
     agent: PyTree
 
 
@@ -131,9 +132,9 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     delta = (rough_mean - mean) + (correction - mean_rest)
     total = jnp.minimum(count, np.int32(2**31 - 1) - number_of) + number_of
     weight = number_of / total
-    mean, mean_rest = sums.add(sums.Sum(mean, mean_rest), weight * delta)
+    mean, mean_rest = sums.add(Sum(mean, mean_rest), weight * delta)
     moved = weight * (batch_var - var + (1 - weight) * jnp.square(delta))
-    var, var_rest = sums.add(sums.Sum(var, var_rest), moved)
+    var, var_rest = sums.add(Sum(var, var_rest), moved)
     # Of the first batch exactly, however small it is beside the 1 that stands for nothing.
     var, var_rest = jnp.where(count == 0, batch_var, jnp.maximum(var, 0.0)), jnp.where(count == 0, 0.0, var_rest)
     new = RunningStatistics(total, mean, var, mean_rest, var_rest)
@@ -302,15 +303,15 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
     number("normalize_rewards", 0, open_low=True, clip=clip)
 
     def init(key: Key, spec: Spec) -> ScaledRewardState:
-        return ScaledRewardState(init_statistics(()), jnp.zeros(agent.num_envs, jnp.float32), agent.init(key, spec))
+        return ScaledRewardState(init_statistics(()), sums.nothing((agent.num_envs,)), agent.init(key, spec))
 
     def act(state: ScaledRewardState, memory: PyTree, obs: PyTree, key: Key, step: Array, explore: bool = True):
         return agent.act(state.agent, memory, obs, key, step, explore=explore)
 
-    def accumulate(carry: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+    def accumulate(so_far: Sum, x: tuple[Array, Array]) -> tuple[Sum, Array]:
         reward, ended = x
-        total = reward + jnp.asarray(gamma, jnp.float32) * carry
-        return jnp.where(ended, 0.0, total), total
+        total = sums.add(jax.tree.map(lambda part: jnp.asarray(gamma, jnp.float32) * part, so_far), reward)
+        return jax.tree.map(lambda part: jnp.where(ended, 0.0, part), total), sums.value(total)
 
     def update(
         state: ScaledRewardState, trajectory: Transition, key: Key, step: Array
@@ -318,7 +319,7 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
         rewards = jnp.asarray(trajectory.reward, jnp.float32)
         chex.assert_shape(rewards, (None, agent.num_envs))
         ended = trajectory.terminated | trajectory.truncated
-        begun = jnp.zeros_like(state.returns) if agent.episodic else state.returns
+        begun = sums.nothing((agent.num_envs,)) if agent.episodic else state.returns
         carry, returns = jax.lax.scan(accumulate, begun, (rewards, ended))  # [T, N]
         statistics = update_statistics(state.statistics, returns)
         scaled = jnp.clip(rewards / jnp.sqrt(statistics.var + EPSILON), -clip, clip)
@@ -327,7 +328,7 @@ def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 
 
     def interrupt(state: ScaledRewardState, step: Array) -> ScaledRewardState:
         inner = agent.interrupt(state.agent, step)
-        return state._replace(returns=jnp.zeros_like(state.returns), agent=inner)
+        return state._replace(returns=sums.nothing((agent.num_envs,)), agent=inner)
 
     return agent._replace(init=init, act=act, update=update, interrupt=interrupt)
 

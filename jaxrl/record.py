@@ -17,6 +17,7 @@ import functools
 import importlib
 import inspect
 import math
+import operator
 import pathlib
 import sys
 from collections.abc import Callable
@@ -28,10 +29,11 @@ from jaxrl.checks import JaxrlError
 
 
 class Call(NamedTuple):
-    """A function and the arguments that it was called with, defaults among them."""
+    """A function, the arguments that it was called with, defaults among them, and the parts of a record it returned."""
 
     function: Callable
     arguments: dict[str, Any]
+    parts: tuple = ()
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={getattr(x, 'made_by', x)!r}" for name, x in self.arguments.items())
@@ -50,13 +52,19 @@ def recorded(function: Callable) -> Callable:
         made = function(*args, **kwargs)  # first: it says best what is wrong with an argument
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        call = Call(make, bound.arguments)
         if hasattr(made, "_replace"):
-            return made._replace(made_by=call)
-        made.made_by = call
+            return made._replace(made_by=Call(make, bound.arguments, tuple(made)[:-1]))
+        made.made_by = Call(make, bound.arguments)
         return made
 
     return make
+
+
+def call_of(value: Any) -> Call | None:
+    """The call that made a value, if it is known; None where parts of what it returned were replaced."""
+    call = getattr(value, "made_by", None)
+    known = isinstance(call, Call) and all(map(operator.is_, call.parts, value if call.parts else ()))
+    return call if known else None
 
 
 def plain(value: Any) -> Any:
@@ -99,9 +107,8 @@ def encode(value: Any, name: str, strict: bool = True) -> Any:
         if isinstance(value, functools.partial):
             where = {"$partial": reference(value.func)}
             return where | {"arguments": entries(value.args), "keywords": entries(value.keywords)}
-        made_by = getattr(value, "made_by", None)
-        if isinstance(made_by, Call):
-            return {"$call": reference(made_by.function), "keywords": entries(made_by.arguments)}
+        if call := call_of(value):
+            return {"$call": reference(call.function), "keywords": entries(call.arguments)}
         return {"$import": reference(value)}
     except ValueError as error:  # a JaxrlError, which has been said of an entry, is one
         if not strict:

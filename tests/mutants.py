@@ -800,7 +800,7 @@ MUTANTS = [
     M("normalize.py", "return jnp.where(ended, 0.0, total), total", "return total, total", "test_normalize.py"),
     M(
         "normalize.py",
-        "begun = jnp.zeros_like(state.returns) if agent.episodic else state.returns",
+        "begun = sums.nothing((agent.num_envs,)) if agent.episodic else state.returns",
         "begun = state.returns",
         "test_normalize.py",
     ),

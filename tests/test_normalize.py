@@ -10,7 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl import normalize as norm
-from jaxrl import r2d2, td3
+from jaxrl import r2d2, sums, td3
 from jaxrl.checks import JaxrlError
 from jaxrl.replay import uniform
 from jaxrl.types import Agent, Discrete, Spec, Transition, box
@@ -265,7 +265,7 @@ def test_rewards_are_scaled_by_the_deviation_of_the_running_return(episodic):
                 if batch.terminated[t, env] or batch.truncated[t, env]:
                     carry[env] = 0
         state, _ = update(state, batch, KEY, i)
-        np.testing.assert_allclose(state.returns, carry, 1e-5, 1e-6)
+        np.testing.assert_allclose(sums.value(state.returns), carry, 1e-5, 1e-6)
         np.testing.assert_allclose(state.statistics.mean, np.mean(seen), 1e-5)
         scaled = batch.reward / np.std(seen)
         num_clipped += np.sum(np.abs(scaled) > clip)
@@ -274,16 +274,29 @@ def test_rewards_are_scaled_by_the_deviation_of_the_running_return(episodic):
     assert 0 < num_clipped < 4 * T * N
 
 
+def test_the_running_return_of_a_long_episode():
+    """A million rewards of 0.1; a plain sum of float32 is off by a hundredth."""
+    agent = norm.normalize_rewards(recorder(), 1.0)
+    one = jax.tree.map(jnp.asarray, random_trajectory(0, ends=0.0))._replace(reward=jnp.full((T, N), 0.1))
+    state = agent.init(KEY, SPEC._replace(obs_space=box(0, 1, (D,))))
+
+    def run(state, updates):
+        return jax.lax.fori_loop(0, updates, lambda i, state: agent.update(state, one, KEY, i)[0], state)
+
+    state = jax.jit(run)(jax.jit(agent.update)(state, one, KEY, 0)[0], 1_000_000 // T - 1)
+    np.testing.assert_allclose(sums.value(state.returns), 0.1 * (1_000_000 // T * T), rtol=1e-6)
+
+
 def test_what_the_transformations_do_where_episodes_are_interrupted():
     """The running return begins anew, and the inner agent is told."""
     inner = recorder()._replace(interrupt=lambda state, step: state._replace(step=-step), tolerates_stale_actions=True)
     agent = norm.normalize_observations(norm.normalize_rewards(inner, 0.9))
     state = agent.init(KEY, SPEC)
     state, _ = jax.jit(agent.update)(state, random_trajectory(0, ends=0.0), KEY, 15)
-    assert np.all(state.agent.returns > 0)
+    assert np.all(sums.value(state.agent.returns) > 0)
     cut = agent.interrupt(state, 30)
     assert cut.agent.agent.step == -30
-    assert cut.agent.returns.tolist() == [0] * N
+    assert sums.value(cut.agent.returns).tolist() == [0] * N
     kept = cut._replace(agent=state.agent)
     jax.tree.map(np.testing.assert_array_equal, kept, state)
     jax.tree.map(np.testing.assert_array_equal, cut.agent.statistics, state.agent.statistics)

@@ -286,6 +286,7 @@ def test_what_cannot_be_recorded_is_refused_in_a_folder_and_nowhere_else(tmp_pat
         (fake, {"label": np.zeros(2).view}, r"\['label'\]=<built-in method view"),
         (fake, {"label": {"a": (1, {2})}}, r"\['label'\]\['a'\]\[1\]=\{2\} cannot be recorded"),
         (fake, {"label": jaxrl.normalize.normalize_replay(uniform(capacity=8, batch_size=8))}, "or a replay of a func"),
+        (fake, {"label": uniform(capacity=8, batch_size=8)._replace(update=fake)}, "or a replay of a func"),
     ]
     for constructor, hyper_parameters, message in cases:
         with pytest.raises(JaxrlError, match=message):

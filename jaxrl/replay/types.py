@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxrl.record import Call
+from jaxrl.record import Call, call_of
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
 
 
@@ -45,7 +45,7 @@ class Replay(NamedTuple):
         successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0.
       capacity: how many transitions it holds; None where it does not tell.
       batch_size: `B`, how many are drawn at once; None where it does not tell.
-      made_by: the call that made it, which `jaxrl.record.recorded` notes; a run in a folder records it.
+      made_by: the call that made it, which `jaxrl.record.recorded` notes; a run in a folder records it. The last field.
     """
 
     init: Callable[[Transition, Spec], PyTree]
@@ -58,7 +58,7 @@ class Replay(NamedTuple):
     made_by: Call | None = None
 
     def __repr__(self) -> str:
-        return repr(self.made_by) if self.made_by else tuple.__repr__(self)
+        return repr(call_of(self) or tuple(self))
 
 
 # How the slots that were drawn are read: `read(ring, key, slots, step, length) -> (steps, valid)`.

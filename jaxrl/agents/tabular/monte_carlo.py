@@ -103,4 +103,7 @@ def monte_carlo(
         metrics = {"td_error": errors.sum() / jnp.maximum(counts.sum(), 1), "epsilon": epsilon_at(step)}
         return MonteCarloState(state.spec, q, seen), metrics
 
-    return Agent(init, act, update, num_envs=1, rollout_length=rollout_length, name="monte_carlo")
+    return Agent(
+        init, act, update, num_envs=1, rollout_length=rollout_length, name="monte_carlo",
+        interrupt=lambda state, step: state._replace(seen=jnp.zeros_like(state.seen)),
+    )  # fmt: skip
