@@ -17,7 +17,7 @@ LIMIT = 6
 class Counter(gym.Env):
     """It counts to ten, by one or by two; there it ends, or after six steps. The reward is what it has counted to.
 
-    It is observed beside a one, or as what it is if it is to be `discrete`.
+    It is observed beside a one, or if it is to be `discrete`, a third of it, rounded down: often the same twice.
     """
 
     action_space = spaces.Discrete(2)
@@ -35,14 +35,15 @@ class Counter(gym.Env):
         return self._obs(), float(self.count), self.count >= 10, False, {"other": np.zeros(3)}
 
     def _obs(self):
-        return self.count if isinstance(self.observation_space, spaces.Discrete) else np.array([self.count, 1.0])
+        discrete = isinstance(self.observation_space, spaces.Discrete)
+        return self.count // 3 if discrete else np.array([self.count, 1.0])
 
 
 def counter(discrete: bool = False) -> Env:
     """The same, in JAX."""
 
     def obs(state):
-        return state[0] if discrete else jnp.stack([state[0], 1]).astype(jnp.float32)
+        return state[0] // 3 if discrete else jnp.stack([state[0], 1]).astype(jnp.float32)
 
     def reset(key):
         state = jnp.zeros(2, jnp.int32)

@@ -131,7 +131,8 @@ def test_what_a_wrapper_keeps_is_not_written_over(monkeypatch):
     class Keeping(gym.Wrapper):
         def reset(self, **options):
             self.kept, info = self.env.reset(**options)
-            return self.kept, info
+            shown[:] = self.kept
+            return shown, info
 
         def step(self, action):
             before, (self.kept, *rest) = self.kept, self.env.step(action)
