@@ -542,8 +542,8 @@ MUTANTS = [
     ),
     M(
         "agents/baseline.py",
-        "features(trajectory.obs, length - 1)",
-        "features(trajectory.obs, length)",
+        "features(obs, length - 1)",
+        "features(obs, length)",
         "agents/test_baseline.py",
     ),
     M("agents/baseline.py", "gram + ridge * jnp.eye(size)", "gram", "agents/test_baseline.py"),
@@ -797,7 +797,7 @@ MUTANTS = [
         "next_obs=trajectory.next_obs",
         "test_normalize.py",
     ),
-    M("normalize.py", "return jnp.where(ended, 0.0, total), total", "return total, total", "test_normalize.py"),
+    M("normalize.py", "jnp.where(ended, 0.0, part)", "part", "test_normalize.py"),
     M(
         "normalize.py",
         "begun = sums.nothing((agent.num_envs,)) if agent.episodic else state.returns",
@@ -838,8 +838,8 @@ MUTANTS = [
     M("loop.py", "(first_bad_step < 0) & bad", "bad", "test_loop.py"),
     M(
         "loop.py",
-        "return sums.value(episodes.return_sum) / episodes.count",
-        "return sums.value(episodes.return_sum)",
+        "return _one_number(episodes.return_sum) / jnp.maximum(episodes.count, 1)",
+        "return _one_number(episodes.return_sum)",
         "test_loop.py",
     ),
     M(
@@ -929,7 +929,12 @@ MUTANTS = [
         "astype(self.action_dtype)",
         "envs/test_gymnasium.py",
     ),
-    M("envs/gymnasium_adapter.py", "return copy.deepcopy(obs), *rest", "return obs, *rest", "envs/test_gymnasium.py"),
+    M(
+        "envs/gymnasium_adapter.py",
+        "return obs.copy() if type(obs) is np.ndarray else copy.deepcopy(obs)",
+        "return obs",
+        "envs/test_gymnasium.py",
+    ),
     M("envs/gymnasium_adapter.py", "self.time < max_steps", "self.time <= max_steps", "envs/test_gymnasium.py"),
     M("envs/gymnax_adapter.py", "& ~terminated\n", "\n", "envs/test_envs_gymnax.py"),
     M(
@@ -958,8 +963,8 @@ MUTANTS = [
     ),
     M(
         "envs/wrappers.py",
-        "low + (action + 1) / 2 * (high - low)",
-        "low + (action + 1) * (high - low)",
+        "low + (action + 1) / 2 * width",
+        "low + (action + 1) * width",
         "envs/test_envs_wrappers.py",
     ),
     M("envs/wrappers.py", "outcome._replace(reward=scale * outcome.reward)", "outcome", "envs/test_envs_wrappers.py"),
