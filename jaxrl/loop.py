@@ -76,6 +76,8 @@ def num_updates(agent: Agent, num_steps: int) -> int:
     Raises:
       JaxrlError: if not even one does, or if it is not a whole number that an int32, the step counter, holds.
     """
+    if isinstance(num_steps, int) and num_steps >= 2**31:
+        raise JaxrlError(f"train: num_steps={num_steps} is not accepted; the step counter holds at most 2**31 - 1")
     checks.integer("train", num_steps=num_steps)
     if num_steps < steps_per_update(agent):
         raise JaxrlError(
