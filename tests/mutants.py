@@ -963,8 +963,8 @@ MUTANTS = [
     ),
     M(
         "envs/wrappers.py",
-        "low + (action + 1) / 2 * width",
-        "low + (action + 1) * width",
+        "(action + 1) / 2 * width",
+        "(action + 1) * width",
         "envs/test_envs_wrappers.py",
     ),
     M("envs/wrappers.py", "outcome._replace(reward=scale * outcome.reward)", "outcome", "envs/test_envs_wrappers.py"),
@@ -1058,6 +1058,48 @@ MUTANTS = [
         "critic = (None, None) if not shared_torso",
         "test_networks.py",
     ),
+    # ---------------------------------------------------------------- numbers, spaces, records
+    M("types.py", "jnp.round(x)) if self.whole", "jnp.floor(x)) if self.whole", "test_types.py"),
+    M(
+        "types.py",
+        "jax.random.randint(key, self.shape, first, last + 1)",
+        "jax.random.randint(key, self.shape, first, last)",
+        "test_types.py",
+    ),
+    M("networks/torsos.py", "return x / 255 if pixels and", "return x / 128 if pixels and", "test_networks.py"),
+    M("planning.py", "jnp.where(rest > 0, (change + error)", "jnp.where(rest > 0, change", "test_planning.py"),
+    M(
+        "agents/tabular/monte_carlo.py",
+        "jax.lax.scan(learn, (state.q, state.seen), steps)",
+        "jax.lax.scan(learn, (state.q, state.seen & False), steps)",
+        "agents/test_tabular.py",
+    ),
+    M(
+        "agents/tabular/sarsa_lambda.py",
+        "trace=jnp.zeros_like(state.trace)",
+        "trace=state.trace",
+        "agents/test_tabular.py test_host.py",
+    ),
+    M(
+        "agents/tabular/common.py",
+        "count=jnp.zeros_like(state.window.count)",
+        "count=state.window.count",
+        "agents/test_tabular.py test_host.py",
+    ),
+    M(
+        "host.py",
+        "agent.tolerates_stale_actions if env.overlap is None else env.overlap",
+        "True if env.overlap is None else env.overlap",
+        HOST,
+    ),
+    M("loop.py", "some = jnp.minimum(updates - done, BLOCK)", "some = BLOCK", "test_loop.py"),
+    M(
+        "envs/wrappers.py",
+        "truncates_early=env.spec.truncation_gap == 1 < limit",
+        "truncates_early=None",
+        "envs/test_envs_wrappers.py",
+    ),
+    M("folder.py", "if not _lock(file, out):", "if _lock(file, out) is None:", "test_run.py test_cli.py"),
 ]
 
 
