@@ -287,3 +287,15 @@ def test_examples():
     result = doctest.testmod(returns)
     assert result.attempted >= 6
     assert result.failed == 0
+
+
+def test_retrace_looks_at_no_action_after_an_end():
+    """What stands for it there may be anything: the action that would follow has no value."""
+    rng, ended = np.random.default_rng(0), np.array([False, True, False, False])
+    q, next_values, next_q, rewards, log_rhos = rng.normal(size=(5, 4)).astype(np.float32)
+    unused = ended | (np.arange(4) == 3)
+    expected = returns.retrace(q, next_values, next_q, rewards, jnp.full(4, 0.9), log_rhos, 0.8, ended)
+    for fill in (np.nan, np.inf):
+        filled = [np.where(unused, fill, x) for x in (next_q, log_rhos)]
+        found = returns.retrace(q, next_values, filled[0], rewards, jnp.full(4, 0.9), filled[1], 0.8, ended)
+        np.testing.assert_array_equal(found, expected)
