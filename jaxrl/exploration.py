@@ -35,7 +35,7 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Arr
 
 
 def spread_epsilons(epsilon: Array | float, spread: Array | float, num_envs: int) -> Array:
-    """An epsilon of its own for each of N environments, `[N]`, of which the first has the one that is given.
+    """One epsilon for each of N environments, `[N]`; the first has the given one.
 
     ```
     epsilon_i = epsilon^(1 + spread i / (N - 1)),  i = 0 .. N - 1

@@ -319,7 +319,7 @@ class Training:
                 self.memory, self.rollout = self.functions["begin"](state)
                 self.spare = jax.tree.map(jnp.copy, self.rollout) if self.overlap else self.rollout
             for _ in range(updates):
-                if step != self.step and step and not self.agent.episodic:  # a run that goes on from a checkpoint
+                if step != self.step and step and not self.agent.episodic:  # a run that resumes from a checkpoint
                     (state,) = self.functions["interrupt"](state)
                 if step != self.step or self.agent.episodic:
                     self._reset(state)
@@ -452,6 +452,7 @@ def _step(vector: HostVector, spec: Spec, action: Array, shape: tuple[int, int])
     if isinstance(space, Box):  # a row that diverged is marked by its update, and must not end the others' run
         actions = np.where(np.isfinite(actions), actions, np.clip(0, space.low, space.high))
     outcome = vector.step(actions.reshape(-1, *actions.shape[2:]))
+    outcome = outcome._replace(truncated=outcome.truncated & ~outcome.terminated)  # as in the compiled loop
     return HostOutcome(*(x.reshape(*shape, *x.shape[1:]) for x in outcome))
 
 

@@ -76,8 +76,6 @@ def num_updates(agent: Agent, num_steps: int) -> int:
     Raises:
       JaxrlError: if not even one does, or if it is not a whole number that an int32, the step counter, holds.
     """
-    if isinstance(num_steps, int) and num_steps >= 2**31:
-        raise JaxrlError(f"train: num_steps={num_steps} is not accepted; the step counter holds at most 2**31 - 1")
     checks.integer("train", num_steps=num_steps)
     if num_steps < steps_per_update(agent):
         raise JaxrlError(
@@ -121,7 +119,7 @@ def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
 
 
 def none_yet() -> Array:
-    """What stands for a number that there is none of: NaN; infinity where `jax_debug_nans`, which stops at NaN, is on.
+    """The mark for a number that is not known: NaN, or infinity where `jax_debug_nans`, which stops at NaN, is on.
 
     Results on the host have NaN in either case.
     """
@@ -149,9 +147,8 @@ def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[Train
         ended = outcome.terminated | outcome.truncated
         memory = jax.tree.map(lambda first, m: jnp.where(_expand(ended, m), first, m), first_memory, memory)
         extras = outcome.extras | act_extras
-        transition = Transition(
-            obs, action, outcome.reward, outcome.terminated, outcome.truncated, outcome.next_obs, extras
-        )
+        truncated = outcome.truncated & ~outcome.terminated  # whoever says both: that is a replay's mark of its own
+        transition = Transition(obs, action, outcome.reward, outcome.terminated, truncated, outcome.next_obs, extras)
         return (memory, env_state, next_obs, step + agent.num_envs), transition
 
     carry = (state.memory, state.env, state.obs, state.step)

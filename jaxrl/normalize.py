@@ -99,8 +99,8 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
 
     Chan, Golub and LeVeque (1979), the parallel update, divided by the count. The batch's own moments come from two
     passes with a correction, so a mean that is large beside the deviation costs no digits of the variance; and both
-    sums are compensated, so that small batches count after many. A batch whose moments are not finite is left out: one
-    NaN would otherwise stay for good.
+    sums are compensated, so that small batches count after many. Where a batch's moments are not finite, these elements
+    are left out of it: one NaN would otherwise stay for good.
 
     Args:
       statistics: of samples of shape `[...]`.
@@ -137,9 +137,9 @@ def update_statistics(statistics: RunningStatistics, batch: Array) -> RunningSta
     var, var_rest = sums.add(Sum(var, var_rest), moved)
     # Of the first batch exactly, however small it is beside the 1 that stands for nothing.
     var, var_rest = jnp.where(count == 0, batch_var, jnp.maximum(var, 0.0)), jnp.where(count == 0, 0.0, var_rest)
-    new = RunningStatistics(total, mean, var, mean_rest, var_rest)
-    finite = jnp.all(jnp.isfinite(mean) & jnp.isfinite(var))
-    return jax.tree.map(lambda x, old: jnp.where(finite, x, old), new, statistics)
+    finite = jnp.isfinite(mean) & jnp.isfinite(var)
+    kept = (jnp.where(finite, x, old) for x, old in zip((mean, var, mean_rest, var_rest), statistics[1:], strict=True))
+    return RunningStatistics(jnp.where(finite.any(), total, count), *kept)
 
 
 def normalize(statistics: RunningStatistics, x: Array, clip: Array | float = 10.0) -> Array:
@@ -156,7 +156,7 @@ def normalize(statistics: RunningStatistics, x: Array, clip: Array | float = 10.
     Raises:
       AssertionError: if the last axes of `x` are not the shape of a sample, at trace time.
 
-    >>> statistics = RunningStatistics(count=jnp.array(9.0), mean=jnp.array(1.0), var=jnp.array(4.0))
+    >>> statistics = RunningStatistics(count=jnp.array(9), mean=jnp.array(1.0), var=jnp.array(4.0))
     >>> normalize(statistics, jnp.array([1.0, 5.0, 99.0])).tolist()
     [0.0, 2.0, 10.0]
     """

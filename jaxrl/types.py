@@ -313,7 +313,7 @@ class Agent(NamedTuple):
         last update. So it is with agents that learn about another policy than the one that acts, that correct for the
         difference, or whose policy no update changes. On-policy agents must leave it False.
       interrupt: `interrupt(state, step) -> state`; the episodes that are going on will not be continued, as in a run
-        on the host that goes on from a checkpoint, and nothing that is learned later may cross that place. Called
+        on the host that resumes from a checkpoint, and nothing that is learned later may cross that place. Called
         between updates, with the environment steps taken so far; twice is as once. Whoever keeps nothing of an
         episode from one update to the next leaves it out.
     """

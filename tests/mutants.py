@@ -291,8 +291,8 @@ MUTANTS = [
     M("agents/diayn.py", "log_prob(skill) + math.log(num_skills)", "log_prob(skill)", "agents/test_diayn.py"),
     M(
         "agents/diayn.py",
-        "guess(params.discriminator, steps.next_obs)",
-        "guess(params.discriminator, steps.obs)",
+        "guess(params.discriminator, next_obs)",
+        "guess(params.discriminator, obs)",
         "agents/test_diayn.py",
     ),
     M("agents/diayn.py", "reward=reward + reward_weight * steps.reward", "reward=reward", f"{FLOATS}[diayn]"),
@@ -562,7 +562,7 @@ MUTANTS = [
         "agents/test_pqn.py",
     ),
     # ---------------------------------------------------------------- search and tables
-    M("agents/cem.py", "axis=0, where=count[:, None])", "axis=0)", "agents/test_cem.py"),
+    M("agents/cem.py", "axis=0, where=finite[:, None])", "axis=0)", "agents/test_cem.py"),
     M(
         "agents/cem.py",
         "annealed(step + num_envs * rollout_length, noise_decay_steps)",

@@ -201,7 +201,7 @@ REFUSED = {
     "key": [(key, "a random key|one key") for key in NO_KEYS],
     "agent": [(agent, re.escape(text)) for text, agent in NO_AGENTS.items()],
     "env": [(env, re.escape(text)) for text, env in NO_ENVS.items()],
-    "number": [(number, "a whole number|less than|at most") for number in NO_NUMBERS],
+    "number": [(number, "a whole number|less than") for number in NO_NUMBERS],
     "state": [(state, "must be a TrainState") for state in (None, STATE.agent, KEY)],
     "agent_state": [(STATE, "must be the agent's state")],
 }

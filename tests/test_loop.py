@@ -305,7 +305,7 @@ def test_a_replay_is_not_looked_at(params, replay, mark):
         (9, ["num_steps=9", "recorder", "2 * 5 = 10"]),
         (0, ["num_steps=0"]),
         (-1, ["num_steps=-1"]),
-        (2**31, ["2**31 - 1"]),
+        (2**31, ["less than 2**31"]),
     ],
 )
 def test_too_few_or_too_many_steps(num_steps, words):
@@ -524,6 +524,20 @@ def test_the_check_of_keys_sees_one_used_twice():
 
 
 # ---------------------------------------------------------------- truncation against termination
+
+
+def test_an_end_that_an_environment_calls_both_is_a_termination():
+    inner = counting()
+
+    def step(key, state, action):
+        state, obs, outcome = inner.step(key, state, action)
+        return state, obs, outcome._replace(truncated=outcome.terminated | outcome.truncated)
+
+    agent = recorder(num_envs=1, rollout_length=9)
+    env = Env(inner.reset, step, inner.spec)
+    trajectory = jax.jit(lambda key: train(key, agent, env, 9)[0].agent.trajectory)(jax.random.key(0))
+    assert np.flatnonzero(trajectory.terminated).tolist() == [1, 8]
+    assert np.flatnonzero(trajectory.truncated).tolist() == [4]
 
 
 def test_truncation_is_not_termination():

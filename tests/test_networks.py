@@ -135,7 +135,7 @@ FAMILIES = {  # functions of a spec and a torso that make a network, and what it
     "discrete critics": (lambda s, t: networks.make_discrete_critics("a", s, t, (4,), "tanh")(2), just),
     "recurrent": (
         lambda s, t: networks.make_recurrent_q_network("a", s, t, (4,), "tanh", cell_size=3),
-        lambda obs: (jnp.zeros((2, 3)), obs[None]),
+        lambda obs: (jnp.zeros((2, 3)), obs[None], jnp.ones((1, 2), jnp.int32)),
     ),
 }
 
@@ -179,7 +179,8 @@ def test_every_network_refuses_observations_that_it_would_misread(name):
     for shape, torso, words in (
         ((3, 48, 48), "auto", "have their channels first; an image must be [height, width, channels]"),
         ((4, 84, 84), "nature", "jnp.moveaxis(obs, 0, -1) makes it so"),
-        ((1, 10, 12), "cnn", "torso='mlp' takes any order"),
+        ((1, 40, 48), "cnn", "torso='mlp' takes any order"),
+        ((12, 84, 84), "auto", "have their channels first"),
         ((0,), "auto", "shape (0,); it needs at least one number"),
         ((0, 10, 3), "mlp", "it needs at least one number"),
         ((2, 9, 2), "cnn", "torso='cnn' is not accepted on Env-v0, whose observations have shape (2, 9, 2)"),
@@ -188,7 +189,8 @@ def test_every_network_refuses_observations_that_it_would_misread(name):
         with pytest.raises(JaxrlError) as error:
             make(spec(shape), torso)
         assert words in str(error.value), shape
-    for shape, torso in (((3, 48, 48), "mlp"), ((2, 9, 2), "auto"), ((1, 1), "auto")):
+    fine = [((3, 48, 48), "mlp"), ((2, 9, 2), "auto"), ((1, 1), "auto"), ((5, 12, 6), "cnn"), ((3, 10, 4), "auto")]
+    for shape, torso in fine:
         jax.eval_shape(make(spec(shape), torso).init, jax.random.key(0), *takes(jnp.zeros((2, *shape))))
 
 

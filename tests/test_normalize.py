@@ -136,8 +136,10 @@ def test_the_count_stays_where_an_int32_ends():
 def test_a_batch_that_is_not_finite_is_left_out():
     statistics = update_statistics(norm.init_statistics((2,)), jnp.array([[1.0, 5.0], [3.0, 5.0]]))
     for bad in (np.nan, np.inf, 1e30):  # the square of the last is not finite
-        after = update_statistics(statistics, jnp.array([[bad, 1.0], [2.0, 2.0]]))
-        jax.tree.map(np.testing.assert_array_equal, after, statistics)
+        after = update_statistics(statistics, jnp.array([[bad, 1.0], [2.0, 1.0]]))
+        assert (after.mean.tolist(), after.var.tolist()) == ([2.0, 3.0], [1.0, 4.0])  # the other element goes on
+        everywhere = update_statistics(statistics, jnp.full((2, 2), bad))
+        jax.tree.map(np.testing.assert_array_equal, everywhere, statistics)
 
 
 def test_nothing_seen_changes_nothing_but_clips():

@@ -52,9 +52,9 @@ def refit(population: Array, scores: Array, num_elites: int, noise: Array | floa
     ([3.0], [1.0], 4.0)
     """
     best, rows = jax.lax.top_k(jnp.where(jnp.isfinite(scores), scores, -jnp.inf), num_elites)
-    elites, count = population[rows], jnp.isfinite(best)
-    mean, var = (moment(elites, axis=0, where=count[:, None]) for moment in (jnp.mean, jnp.var))
-    return mean, jnp.sqrt(var + noise), best.mean(where=count)
+    elites, finite = population[rows], jnp.isfinite(best)
+    mean, var = (moment(elites, axis=0, where=finite[:, None]) for moment in (jnp.mean, jnp.var))
+    return mean, jnp.sqrt(var + noise), best.mean(where=finite)
 
 
 @checks.checked

@@ -20,6 +20,7 @@ from jaxrl.agents.off_policy import check_networks, descend
 from jaxrl.agents.sac import sac
 from jaxrl.agents.temperature import check_temperature
 from jaxrl.networks import MLP, Policy, PolicyHead
+from jaxrl.networks.torsos import as_floats, holds_pixels
 from jaxrl.replay import Sample
 from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
 
@@ -40,8 +41,8 @@ def joined(spec: Spec, num_skills: int) -> Spec:
 
 
 def join(obs: Array, skill: Array, num_skills: int) -> Array:
-    """Observations `[..., D]` with their skills `[...]`: `[..., D + num_skills]`."""
-    return jnp.concatenate([obs.astype(jnp.float32), jax.nn.one_hot(skill, num_skills)], axis=-1)
+    """Observations, float32 `[..., D]`, with their skills `[...]`: `[..., D + num_skills]`."""
+    return jnp.concatenate([obs, jax.nn.one_hot(skill, num_skills)], axis=-1)
 
 
 @with_experience()
@@ -124,18 +125,19 @@ def diayn(
         def gradient_step(spec: Spec, learner: Learner, sample: Sample, weights: Array, key: Key, *time: Array):
             params, target, opt_state = learner
             steps, skill = sample.steps, sample.steps.extras["skill"]  # leaves [B, L, ...], [B, L]
-            reward = guess(params.discriminator, steps.next_obs).log_prob(skill) + math.log(num_skills)  # equation 3
+            obs, next_obs = (as_floats(x, holds_pixels(spec.obs_space)) for x in (steps.obs, steps.next_obs))
+            reward = guess(params.discriminator, next_obs).log_prob(skill) + math.log(num_skills)  # equation 3
             steps = steps._replace(
-                obs=join(steps.obs, skill, num_skills),
+                obs=join(obs, skill, num_skills),
                 reward=reward + reward_weight * steps.reward,
-                next_obs=join(steps.next_obs, skill, num_skills),
+                next_obs=join(next_obs, skill, num_skills),
             )
             batch = experience.in_one(sample._replace(steps=steps))
             inside = Learner(params.sac, target, opt_state.sac)
             inside, errors, values = sac_step(joined(spec, num_skills), inside, batch, weights, key, *time)
 
             def discriminator_loss(params: PyTree):
-                found = guess(params, sample.steps.next_obs[:, 0])
+                found = guess(params, next_obs[:, 0])
                 return -jnp.mean(weights * found.log_prob(skill[:, 0])), jnp.mean(found.mode() == skill[:, 0])
 
             q, q_opt, *found = descend(optimizer, discriminator_loss, params.discriminator, opt_state.discriminator)
@@ -172,6 +174,7 @@ def diayn(
         drawn = jax.random.randint(skill_key, memory.shape, 0, num_skills)
         skill = jnp.where(memory == NOT_DRAWN, drawn, memory)
         inside = state._replace(spec=joined(state.spec, num_skills), params=state.params.sac)
+        obs = as_floats(obs, holds_pixels(state.spec.obs_space))
         action, _, extras = agent.act(inside, (), join(obs, skill, num_skills), key, step, explore)
         return action, skill, extras | {"skill": skill}
 

@@ -209,7 +209,7 @@ def ppo(
 def divergence(log_ratio: Array) -> Array:
     """KL(old || new), estimated as the mean of `r - 1 - log r` over the old policy's actions, with r = new / old.
 
-    No term is below 0, and where the policies are near each other it varies far less than the mean of `-log r`.
+    No term is below 0, but for rounding, and of policies near each other it varies far less than the mean of `-log r`.
 
     Args:
       log_ratio: log r of each action, `[...]`.

@@ -134,7 +134,7 @@ def r2d2(
       learning_rate: Adam's step size, > 0.
       anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
       epsilon_start: probability of a random action at the first step, in [0, 1].
-      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1]; that of the first environment, see `epsilon_spread`.
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
       epsilon_spread: how much smaller it is in the other environments than in the first, >= 0; 0 gives all the same.
       experience: what is learnt from, and when. A sample is a stretch, and the replay holds in each environment at
@@ -223,7 +223,9 @@ def r2d2(
         # Within an episode the next observation is the next entry anyway; at its end it is the true last one.
         obs = jnp.concatenate([steps.obs[:1], steps.next_obs])
         last = ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
-        ended = jnp.any(valid & (steps.terminated | steps.truncated), axis=0)
+        # Both at once is a void step, which a stretch ends before.
+        void = valid[:-1] & (steps.terminated & steps.truncated)[1:]
+        ended = jnp.any(valid & (steps.terminated | steps.truncated), axis=0) | jnp.any(void, axis=0)
         counts = valid & used
         return Stretch(carry, fresh, obs, previous, steps.action, steps.reward, steps.terminated, last, counts, ended)
 

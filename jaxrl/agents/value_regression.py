@@ -127,8 +127,8 @@ def make_update(
         def gradient_step(learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
             params, target_params, opt_state = learner
             target_key, loss_key = jax.random.split(key)
-            judge = target_params if target_network else params
-            goal = jax.lax.stop_gradient(target(params, judge, batch, state.spec, target_key))
+            bootstrap_params = target_params if target_network else params
+            goal = jax.lax.stop_gradient(target(params, bootstrap_params, batch, state.spec, target_key))
             # First the target, then the rest: neither network's activations are in memory together with the other's.
             goal, params = jax.lax.optimization_barrier((goal, params))
 
@@ -141,8 +141,9 @@ def make_update(
             if anneal_steps:
                 updates = jax.tree.map(lambda u: annealed(moment.begin, anneal_steps) * u, updates)
             params = optax.apply_updates(params, updates)
-            learner = Learner(params, move(params, target_params, moment), opt_state)
-            return learner, out.errors, {"loss": value, **out.metrics}
+            if target_network:
+                target_params = move(params, target_params, moment)
+            return Learner(params, target_params, opt_state), out.errors, {"loss": value, **out.metrics}
 
         learner = Learner(state.params, state.target_params, state.opt_state)
         learner, memory, values = learn(gradient_step, learner, state.replay, trajectory, key, step)

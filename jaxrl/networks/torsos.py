@@ -102,6 +102,12 @@ def as_floats(obs: Array, pixels: bool) -> Array:
     return x / 255 if pixels and obs.dtype == jnp.uint8 else x
 
 
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an image is taken for `[C, H, W]`: few rows, and either a square behind them or too many channels."""
+    rows, columns, channels = shape
+    return rows < min(columns, channels) and (columns == channels or channels > MAX_CHANNELS)
+
+
 class MLP(nn.Module):
     """Fully connected layers, each followed by its activation: `[..., any shape] -> [..., hidden_sizes[-1]]`.
 
@@ -218,6 +224,7 @@ def _patches(images: Array, size: int, stride: int) -> Array:
 
 CNN_PIXELS = 3  # of a smaller image, the convolution has nothing to look at
 NATURE_PIXELS = 36  # and here the last one
+MAX_CHANNELS = 32  # of an image with fewer rows than columns and channels; with more, its channels stand first
 
 
 def make_torso(
@@ -250,7 +257,7 @@ def make_torso(
     shape, pixels = spec.obs_space.shape, holds_pixels(spec.obs_space)
     if 0 in shape:
         raise checks.JaxrlError(f"{owner}: {spec.id} has observations of shape {shape}; it needs at least one number")
-    if len(shape) == 3 and shape[0] < min(shape[1:]) and kind != "mlp":
+    if kind != "mlp" and len(shape) == 3 and _channels_first(shape):
         raise checks.JaxrlError(
             f"{owner}: {spec.id} has observations of shape {shape}, which seem to have their channels first; an image "
             "must be [height, width, channels] (jnp.moveaxis(obs, 0, -1) makes it so; torso='mlp' takes any order)"

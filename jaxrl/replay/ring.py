@@ -10,7 +10,7 @@ From one truncated step to the next there are `Spec.truncation_gap` steps at lea
 says. So one place for every block of that many rows is enough, and where it is follows from the time, so that this
 write is a slice, too.
 
-Where episodes are cut off at any other time, as on the host when a run goes on from a checkpoint, that place may be
+Where episodes are cut off at any other time, as on the host when a run resumes from a checkpoint, that place may be
 taken. So the newest step is then made void, which is marked by what no other step has: it terminated, and it was
 truncated. Its observation stays, as the successor of the step before it.
 """

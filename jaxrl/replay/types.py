@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A replay: pure functions, closed over its sizes, and these for who wants to know them.
+    """A replay: pure functions, closed over its sizes, and its sizes, where it tells them.
 
     `step` counts environment steps, those of the call's trajectory not among them in `add`, and among them in `sample`.
     All seeds share it, so that under `vmap` a write stays one slice.
@@ -42,7 +42,8 @@ class Replay(NamedTuple):
         hands on as the very same arrays, so that no loop that calls it copies them.
       interrupt: `interrupt(state, step) -> state`, `step` as in `sample`; the episodes that are going on will not be
         continued, and no stretch may cross that place. The newest step of each environment, which would need a
-        successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0.
+        successor of its own, becomes void: stretches end before it, and one that begins with it has weight 0. Left out,
+        stretches cross that place: only for a replay that never meets an environment on the host.
       capacity: how many transitions it holds; None where it does not tell.
       batch_size: `B`, how many are drawn at once; None where it does not tell.
       made_by: the call that made it, which `jaxrl.record.recorded` notes; a run in a folder records it. The last field.

@@ -9,7 +9,7 @@ from slow_off_policy import BATCH, HIDDEN, SPEC, Network
 
 from jaxrl import JaxrlError, evaluate, init_train, make, sac, train_step
 from jaxrl.agents.diayn import NOT_DRAWN, diayn, join, joined
-from jaxrl.types import Discrete, Env, Outcome, Spec, box
+from jaxrl.types import Discrete, Env, Outcome, Spec, Transition, box
 
 NUM_SKILLS = 3
 RATES = {
@@ -180,6 +180,26 @@ def test_joined_observations():
     obs = np.array([[0.5, -2.0], [1.0, 3.0]], np.float32)
     np.testing.assert_array_equal(join(obs, jnp.array([2, 0]), 3), [[0.5, -2, 0, 0, 1], [1, 3, 1, 0, 0]])
     assert joined(SPEC, 3).obs_space.shape == (5,)
+
+
+def test_bytes_are_divided_by_255():
+    """By what acts and by both networks that learn: the same as from floats of a 255th."""
+    sizes = {"batch_size": BATCH, "warmup_steps": BATCH, "num_envs": BATCH, "replay_size": 2 * BATCH}
+    agent = diayn(num_skills=NUM_SKILLS, hidden_sizes=(HIDDEN,), **sizes)
+    seen = np.random.default_rng(0).integers(0, 256, (2, BATCH, 2)).astype(np.uint8)
+
+    def run(space, seen):
+        state = agent.init(jax.random.key(0), SPEC._replace(obs_space=space))
+        memory, keys = agent.init_memory(BATCH), jax.random.split(jax.random.key(1))
+        action, _, extras = agent.act(state, memory, seen[0], keys[0], jnp.int32(0), explore=False)
+        flag = jnp.zeros((1, BATCH), bool)
+        steps = (seen[None, 0], action[None], jnp.zeros((1, BATCH)), flag, flag, seen[None, 1])
+        trajectory = Transition(*steps, jax.tree.map(lambda x: x[None], extras))
+        return action, agent.update(state, trajectory, keys[1], jnp.int32(0))[1]
+
+    found = jax.jit(run, static_argnums=0)(box(0, 255, (2,), np.uint8), seen)
+    wanted = jax.jit(run, static_argnums=0)(box(0, 1, (2,)), seen.astype(np.float32) / 255)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
 
 
 # ---------------------------------------------------------------- in an environment

@@ -115,6 +115,7 @@ STRETCHES = [
     (6, "truncated", True),
     (2, "goes on", False),  # burn-in, and nothing after it yet
     (1, "truncated", False),  # burn-in, and never anything after it
+    (1, "interrupted", False),  # the same: the next step is void
 ]
 
 
@@ -124,7 +125,8 @@ def stretches(carry_size, seed=0):
     size = len(STRETCHES)
     obs = rng.uniform(-2, 2, (size, LENGTH + 1, 2)).astype(np.float32)
     next_obs, obs = obs[:, 1:].copy(), obs[:, :-1]
-    terminated, truncated = rng.random((2, size, LENGTH)) < 0.3  # of what is not valid, anything
+    terminated, truncated = rng.random((2, size, LENGTH)) < 0.3  # of what is not valid, anything but void
+    truncated &= ~terminated
     memory = rng.uniform(-1, 1, (size, LENGTH, carry_size)).astype(np.float32)
     memory = np.concatenate([memory, rng.integers(1, 4, (size, LENGTH, 1))], axis=-1, dtype=np.float32)
     valid = np.zeros((size, LENGTH), bool)
@@ -132,6 +134,8 @@ def stretches(carry_size, seed=0):
         valid[b, :steps] = True
         terminated[b, :steps] = truncated[b, :steps] = False
         terminated[b, steps - 1], truncated[b, steps - 1] = end == "terminated", end == "truncated"
+        if end == "interrupted":
+            terminated[b, steps] = truncated[b, steps] = True
         if end == "truncated":
             next_obs[b, steps - 1] = rng.uniform(-2, 2, 2)
         memory[b, 0] *= not fresh
@@ -146,7 +150,11 @@ def with_other_rest(sample, burn_in):
     """The same sample, but for all that must not count."""
     rng = np.random.default_rng(7)
     other = jax.tree.map(lambda x: rng.permutation(x.ravel()).reshape(x.shape), sample.steps)
-    other = other._replace(reward=other.reward + 100, obs=other.obs + 3, next_obs=other.next_obs - 3)
+    void = sample.steps.terminated & sample.steps.truncated
+    other = other._replace(
+        reward=other.reward + 100, obs=other.obs + 3, next_obs=other.next_obs - 3,
+        terminated=other.terminated | void, truncated=other.truncated & ~other.terminated | void,
+    )  # fmt: skip
     rest = ~sample.valid
     fresh = ~sample.steps.extras["memory"][:, 0].any(-1)
     warm = sample.valid & (np.arange(LENGTH) < burn_in) & ~fresh[:, None]
@@ -238,7 +246,7 @@ def test_update_against_numpy(updates, name):
     np.testing.assert_allclose(metrics["q_mean"], np.mean(np.concatenate([f[2] for f in found])), rtol=2e-5)
     priorities = np.array([ETA * max(s) + (1 - ETA) * np.mean(s) if s else 0.0 for s in sizes])
     if case["burn_in"]:
-        assert [len(s) for s in sizes] == [4, 2, 3, 3, 3, 6, 0, 0]
+        assert [len(s) for s in sizes] == [4, 2, 3, 3, 3, 6, 0, 0, 0]
         priorities[6] = priorities.max()
     np.testing.assert_allclose(after.replay, priorities, rtol=2e-5, atol=1e-6)
     assert min(map(min, filter(None, sizes))) < 1 < max(map(max, filter(None, sizes)))  # both branches of Huber's loss
