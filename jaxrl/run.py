@@ -315,7 +315,7 @@ def _train_group(
             for name, values in computed.items():
                 values = np.asarray(values)[: program.num_rows].reshape(*shape, -1).mean(axis=-1)  # [R, ...] -> [C, S]
                 if jax.config.jax_debug_nans and name.startswith("episode_"):
-                    values = np.where(values == none_yet(), np.nan, values)
+                    values = np.where(values == np.asarray(none_yet()), np.nan, values)
                 metrics.setdefault(name, np.full((*shape, ready.num_intervals), np.nan, np.float32))
                 metrics[name][:, :, interval] = values
             for listener in listeners:
