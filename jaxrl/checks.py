@@ -92,7 +92,7 @@ def arguments(owner: str, function: Callable, given: Mapping[str, Any]):
     kinds = _kinds(function)
     for name, value in given.items():
         if name in kinds and not _fits(value, kinds[name]):
-            text = f"{owner}: {name}={_shown(value)} is not accepted; it must be {_described(kinds[name])}"
+            text = f"{owner}: {name}={shown(value)} is not accepted; it must be {_described(kinds[name])}"
             if _is_traced(value):
                 raise JaxrlError(f"{text}, and not traced")
             if _has_axes(value) and get_origin(kinds[name]) is not tuple:
@@ -136,7 +136,7 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
 
@@ -236,50 +236,13 @@ def random_key(owner: str, key: Any):
         expected = () if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else None
     if expected is None:
         raise JaxrlError(
-            f"{owner}: key={_shown(key)} is not accepted; it must be a random key, such as jax.random.key(0)"
+            f"{owner}: key={shown(key)} is not accepted; it must be a random key, such as jax.random.key(0)"
         )
     if shape != expected:
         raise JaxrlError(
             f"{owner}: a key of shape {shape} is not accepted; it must be one key, of shape {expected}. jax.vmap over "
             "the keys trains many seeds"
         )
-
-
-def agent(owner: str, agent: Any):
-    """Checks that `agent` is an agent, and neither its constructor nor its name.
-
-    Raises:
-      JaxrlError: saying how to make one.
-    """
-    from jaxrl.types import Agent
-
-    if not isinstance(agent, Agent):
-        name = agent if isinstance(agent, str) else getattr(getattr(agent, "func", agent), "__name__", "ppo")
-        hint = f"call the constructor: jaxrl.{name}()" if callable(agent) else f"it must be an Agent, as jaxrl.{name}()"
-        raise JaxrlError(f"{owner}: agent={_shown(agent)} is not accepted; {hint}")
-
-
-def env(owner: str, env: Any, on_host: bool = False):
-    """Checks that `env` is an environment, and not its id.
-
-    Args:
-      owner: whose argument this is.
-      env: what was given.
-      on_host: whether an environment that the host steps is accepted.
-
-    Raises:
-      JaxrlError: saying how to make one.
-    """
-    from jaxrl.types import Env, HostEnv
-
-    if isinstance(env, HostEnv) and not on_host:
-        raise JaxrlError(
-            f"{owner}: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, "
-            "and so does the command line, jaxrl train"
-        )
-    if not isinstance(env, (Env, HostEnv)):
-        made = f"jaxrl.make({env!r})" if isinstance(env, str) else "jaxrl.make('CartPole-v1')"
-        raise JaxrlError(f"{owner}: env={_shown(env)} is not accepted; it must be an Env, as {made} returns")
 
 
 def one_of(owner: str, accepted: Iterable[Any], **arguments: Any):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks, prng, sums
-from jaxrl.loop import TrainState
+from jaxrl.loop import TrainState, require_agent, require_env
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree, Spec
 
@@ -43,8 +43,8 @@ def evaluate(
       JaxrlError: if `num_episodes` or `max_steps` is not a positive whole number, or an argument is of another kind.
     """
     checks.random_key("evaluate", key)
-    checks.agent("evaluate", agent)
-    checks.env("evaluate", env, on_host=True)
+    require_agent("evaluate", agent)
+    require_env("evaluate", env, on_host=True)
     if isinstance(state, TrainState):
         raise checks.JaxrlError("evaluate: a TrainState is not accepted; it must be the agent's state, its field agent")
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)

@@ -11,7 +11,7 @@ it stays unbatched under `vmap`. So does all that depends on it alone: branches 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +98,8 @@ def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
       JaxrlError: if the agent cannot act in the environment, or an argument is of another kind.
     """
     checks.random_key("init_train", key)
-    checks.agent("init_train", agent)
-    checks.env("init_train", env, on_host=True)
+    require_agent("init_train", agent)
+    require_env("init_train", env, on_host=True)
     init_key, env_key, run_key = jax.random.split(prng.unrolled(key), 3)
     if isinstance(env, HostEnv):
         env_state, obs = (), ()
@@ -203,14 +203,47 @@ def _mark(first_bad_step: Array, bad: Array, step: Array) -> Array:
     return jnp.where((first_bad_step < 0) & bad, step, first_bad_step)
 
 
+def require_agent(owner: str, agent: Any):
+    """Checks that `agent` is an agent, and neither its constructor nor its name.
+
+    Raises:
+      JaxrlError: saying how to make one.
+    """
+    if not isinstance(agent, Agent):
+        name = agent if isinstance(agent, str) else getattr(getattr(agent, "func", agent), "__name__", "ppo")
+        hint = f"call the constructor: jaxrl.{name}()" if callable(agent) else f"it must be an Agent, as jaxrl.{name}()"
+        raise JaxrlError(f"{owner}: agent={checks.shown(agent)} is not accepted; {hint}")
+
+
+def require_env(owner: str, env: Any, on_host: bool = False):
+    """Checks that `env` is an environment, and not its id.
+
+    Args:
+      owner: whose argument this is.
+      env: what was given.
+      on_host: whether an environment that the host steps is accepted.
+
+    Raises:
+      JaxrlError: saying how to make one.
+    """
+    if isinstance(env, HostEnv) and not on_host:
+        raise JaxrlError(
+            f"{owner}: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, "
+            "and so does the command line, jaxrl train"
+        )
+    if not isinstance(env, (Env, HostEnv)):
+        made = f"jaxrl.make({env!r})" if isinstance(env, str) else "jaxrl.make('CartPole-v1')"
+        raise JaxrlError(f"{owner}: env={checks.shown(env)} is not accepted; it must be an Env, as {made} returns")
+
+
 def _check(owner: str, state: TrainState, agent: Agent, env: Env):
     if not isinstance(state, TrainState):
         raise JaxrlError(
             f"{owner}: a state of type {type(state).__name__} is not accepted; it must be a TrainState, as "
             "jaxrl.init_train returns"
         )
-    checks.agent(owner, agent)
-    checks.env(owner, env)
+    require_agent(owner, agent)
+    require_env(owner, env)
 
 
 @standard_numbers
@@ -249,8 +282,8 @@ def train(key: Key, agent: Agent, env: Env, num_steps: int) -> tuple[TrainState,
         is of another kind.
     """
     checks.random_key("train", key)
-    checks.agent("train", agent)
-    checks.env("train", env)
+    require_agent("train", agent)
+    require_env("train", env)
     length = num_updates(agent, num_steps)
     state = init_train(key, agent, env)
     return jax.lax.scan(lambda state, _: train_step(state, agent, env), state, length=length)

@@ -85,7 +85,7 @@ MUTANTS = [
     ),
     M("agents/experience.py", "* added // gradient_steps  #", "* added  #", f"{EXPERIENCE} {DQN}"),
     M("agents/experience.py", "normalize.act_normalized(agent) if given", "agent if given", f"{OTHERS}[dqn]"),
-    M("agents/value_regression.py", "jnp.mean(weights * out.loss)", "jnp.mean(out.loss)", DQN),
+    M("agents/value_regression.py", "jnp.mean(weights * out.loss)", "jnp.mean(out.loss)", "agents/test_r2d2.py"),
     M("agents/value_regression.py", "annealed(moment.begin, anneal_steps) * u", "u", f"{OTHERS}[dqn]"),
     M("agents/value_regression.py", "1.0 - (1.0 - tau) ** due)", "tau)", f"{DQN} {EXPERIENCE}"),
     M(
