@@ -137,6 +137,7 @@ def _is_traced(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
+    """A value for the text of an error: one line, at most 100 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
 
