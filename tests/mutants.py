@@ -440,7 +440,7 @@ MUTANTS = [
         "agents/test_ppo.py agents/test_a2c.py",
     ),
     M("agents/actor_critic.py", "(values - new.mean) / new.sigma,", "values,", "agents/test_ppo.py agents/test_a2c.py"),
-    M("agents/actor_critic.py", "(targets - new.mean) / new.sigma,", "targets / new.sigma,", "agents/test_a2c.py"),
+    M("agents/actor_critic.py", "(targets - new.mean) / new.sigma,", "targets / new.sigma,", "agents/test_ppo.py"),
     M(
         "agents/actor_critic.py",
         "head = preserve_outputs(params[",

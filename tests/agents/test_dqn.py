@@ -374,6 +374,16 @@ def test_priorities_are_the_errors():
     np.testing.assert_allclose(np.asarray(after.replay.tree[-1])[0, :4], expected, rtol=1e-4)
 
 
+def test_targets_of_distributions_by_hand():
+    """Returns of 0, 1 and 2 with chances of 1/4, 1/4 and 1/2, halved and moved by 0.5; at an end the reward alone."""
+    reward, discount = jnp.array([0.5, 1.0]), jnp.array([0.5, 0.0])
+    logits = jnp.log(jnp.array([[0.25, 0.25, 0.5]] * 2))
+    target = value_heads.categorical(3, 0.0, 2.0).target(logits, reward, discount)
+    np.testing.assert_allclose(target, [[0.125, 0.625, 0.25], [0.0, 1.0, 0.0]], atol=1e-6)
+    target = value_heads.quantile(2).target(jnp.array([[1.0, 2.0], [3.0, 4.0]]), reward, discount)
+    np.testing.assert_allclose(target, [[1.0, 1.5], [1.0, 1.0]])
+
+
 def test_priorities_of_distributions():
     """Of atoms the divergence of the target from what was said, of quantiles the mean distance: by hand."""
     said, wanted = np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]), np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
