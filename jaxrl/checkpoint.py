@@ -101,6 +101,13 @@ def check(opened: Any):
         opened.check_for_errors()
 
 
+def finish(opened: Any):
+    """Waits until what is being written is complete; raises a RunError if that has failed."""
+    with _saving(pathlib.Path(str(opened.directory))):
+        opened.wait_until_finished()
+        opened.check_for_errors()
+
+
 def save(opened: Any, checkpoint: Checkpoint):
     """Starts to write a checkpoint; returns while it is being written.
 

@@ -212,7 +212,7 @@ def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     from jaxrl.record import imported
     from jaxrl.run import Job, from_json, prepare
 
-    kinds = get_type_hints(Job) | {"axes": list, "flags": dict}
+    kinds = get_type_hints(Job) | {"axes": list}
     for name, kind in (kinds | {"num_devices": int, "num_threads": int, "tensorboard": bool}).items():
         if not isinstance(config.get(name), get_origin(kind) or kind):
             raise JaxrlError(f"{path} is not the configuration of a run: {name} is {config.get(name, 'missing')}")

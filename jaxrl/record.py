@@ -27,6 +27,9 @@ import numpy as np
 
 from jaxrl.checks import JaxrlError
 
+# The keys of what is to be imported, or called, when it is read.
+NAMED = ("$import",), ("$partial", "arguments", "keywords"), ("$call", "keywords")
+
 
 class Call(NamedTuple):
     """A function, the arguments that it was called with, defaults among them, and the parts of a record it returned."""
@@ -36,7 +39,7 @@ class Call(NamedTuple):
     parts: tuple = ()
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={getattr(x, 'made_by', x)!r}" for name, x in self.arguments.items())
+        arguments = ", ".join(f"{name}={shown(x)}" for name, x in self.arguments.items())
         return f"{self.function.__name__}({arguments})"
 
 
@@ -82,7 +85,8 @@ def encode(value: Any, name: str, strict: bool = True) -> Any:
     """A value in JSON's types; `decode` gives back `plain(value)`.
 
     Args:
-      value: numbers, text, None, paths, what can be imported, and tuples, lists and dictionaries of them.
+      value: numbers, text, None, paths, what can be imported, and tuples, lists and dictionaries of them. What
+        `decode` left as it was, as it was not trusted, stays so.
       name: what an error calls it, such as `config['env_params']`.
       strict: whether to raise for what cannot be recorded; else it stays in place as it is.
 
@@ -101,6 +105,8 @@ def encode(value: Any, name: str, strict: bool = True) -> Any:
         return {"$list": entries(value)}
     if isinstance(value, pathlib.PurePath):
         return {"$path": str(value)}
+    if isinstance(value, dict) and tuple(value) in NAMED:
+        return value  # as `decode` leaves it where nothing is to be imported
     if isinstance(value, dict) and all(isinstance(key, str) and not key.startswith("$") for key in value):
         return entries(value)
     try:
@@ -165,6 +171,24 @@ def decode(value: Any, trusted: bool = True) -> Any:
             raise
         raise JaxrlError(f"{value} is not what a run records: {error!r}") from error
     raise JaxrlError(f"{value} is not what a run records: {kind} is unknown")
+
+
+def shown(value: Any) -> str:
+    """What a person sees of a value: a call or a function by its name, the rest as Python writes it.
+
+    It is the same for what `decode` returned, whether that imported what it names or left it as it was.
+    """
+    if type(value) is tuple:
+        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+    coded = encode(value, "", strict=False)
+    if not (isinstance(coded, dict) and tuple(coded) in NAMED):
+        return repr(plain(value))
+    kind, *_ = coded
+    name = coded[kind].partition(":")[2]
+    if kind == "$import":
+        return name
+    arguments, keywords = decode([coded.get("arguments", []), coded["keywords"]], trusted=False)
+    return f"{name}({', '.join([*map(shown, arguments), *(f'{k}={shown(v)}' for k, v in keywords.items())])})"
 
 
 def reference(value: Any) -> str:

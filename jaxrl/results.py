@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.checks import JaxrlError
 from jaxrl.files import json_text, read_json, write_atomically
-from jaxrl.record import decode, encode
+from jaxrl.record import decode, encode, shown
 from jaxrl.statistics import bootstrap_interval, final_return, finite_mean, interquartile_mean
 
 if TYPE_CHECKING:
@@ -289,7 +289,9 @@ def format_number(x: float) -> str:
 
 def format_value(value: Any) -> str:
     """A hyper-parameter for people: numbers without the digits that a float32 adds."""
-    return f"{float(value):g}" if isinstance(value, (float, np.floating)) else str(value)
+    if isinstance(value, (float, np.floating)):
+        return f"{float(value):g}"
+    return str(value) if isinstance(value, (str, pathlib.PurePath)) else shown(value)
 
 
 def _statistics_cells(per_seed: np.ndarray) -> list[str]:

@@ -93,15 +93,12 @@ class Job:
     constructor: str = ""
 
 
-# What of JAX's configuration changes a run's numbers by more than the rounding of floats.
-FLAGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
-
-
 def in_json(job: Job, strict: bool = True) -> dict[str, Any]:
     """All that two runs must have in common to be the same one, in JSON's types; see `jaxrl.record`.
 
     Besides the job's own entries there are `axes`, which hyper-parameters and environment's parameters are axes, in the
-    order of the grid, and `flags`, JAX's. The number of devices is not among them: by that only the last digits differ.
+    order of the grid. The number of devices and JAX's settings are not among them: by those at most the last digits
+    differ.
 
     Args:
       job: the run.
@@ -110,7 +107,7 @@ def in_json(job: Job, strict: bool = True) -> dict[str, Any]:
     Raises:
       JaxrlError: naming the entry that cannot be recorded.
     """
-    fields = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}
+    fields = {field.name: plain(getattr(job, field.name)) for field in dataclasses.fields(job)}
 
     def entry(of: str, name: str, value: Any) -> Any:
         where = f"config[{of!r}][{name!r}]"
@@ -122,7 +119,7 @@ def in_json(job: Job, strict: bool = True) -> dict[str, Any]:
             fields[of] = {name: entry(of, name, value) for name, value in values.items()}
     axes = [name for name, value in job.hyper_parameters.items() if is_axis(value)]
     axes += [ENV + name for name in job.env_axes]
-    return fields | {"axes": axes, "flags": {name: getattr(jax.config, name) for name in FLAGS}}
+    return fields | {"axes": axes}
 
 
 def from_json(config: Mapping[str, Any]) -> Job:
@@ -302,7 +299,8 @@ def _train_group(
     shape = (len(group.indices), ready.job.seeds)
     with contextlib.nullcontext() if checkpoints is None else checkpoint.manager(checkpoints) as opened:
         found = checkpoint.restore(opened, stored_shapes(program), job) if opened else None
-        start, _, metrics, facts, _ = found or (0, None, {}, {"run_seconds": 0.0}, job)
+        nothing = {"episode_return": np.full((*shape, ready.num_intervals), np.nan, np.float32)}
+        start, _, metrics, facts, _ = found or (0, None, nothing, {"run_seconds": 0.0}, job)
         state = placed(program, found.state) if found else program.init()
         for listener in listeners:
             listener.compiled(ready, index, program, start)
@@ -344,7 +342,11 @@ def _train_group(
                 for known in filter(None, (pending, (interval, computed))):
                     record(*known)
                 if opened and opened.latest_step() != interval:
-                    save(interval, error.state)
+                    try:
+                        save(interval, error.state)
+                        checkpoint.finish(opened)
+                    except checks.RunError as unsaved:
+                        raise checks.RunError(f"{error}; and {unsaved}") from error
                 raise
             if pending:
                 record(*pending)  # the chunk before, while the device computes this one

@@ -1,8 +1,10 @@
 """Training in environments on the host: what an agent sees there, and that all else is as in the compiled loop."""
 
+import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +20,10 @@ pytest.importorskip("gymnasium")
 
 import host_worlds
 from host_worlds import LIMIT
+from rich.console import Console
 
 import jaxrl
-from jaxrl import JaxrlError, a2c, cli, dqn, host, n_step_sarsa, ppo, q_learning, td
+from jaxrl import JaxrlError, a2c, cli, dqn, host, n_step_sarsa, ppo, q_learning, report, td
 from jaxrl.agents import AGENTS
 from jaxrl.checks import RunError
 from jaxrl.envs import registry
@@ -419,7 +422,7 @@ def fragile(tmp_path, **changes) -> Job:
     trap = tmp_path / "trap"
     trap.touch()
     params = {"file": str(trap), "at": 14}
-    return Job("recorder", "gymnasium/Fragile-v0", 80, 2, {}, params, log_every=16, eval_every=32, **changes)
+    return Job("recorder", "gymnasium/Fragile-v0", 80, 2, {}, params, **{"log_every": 16, "eval_every": 32} | changes)
 
 
 def test_a_failure_ends_the_run_with_a_checkpoint_from_which_it_goes_on(tmp_path):
@@ -441,6 +444,31 @@ def test_a_failure_ends_the_run_with_a_checkpoint_from_which_it_goes_on(tmp_path
     assert seen == [4, 24, 36, 52, 68]  # means of 0 and 8; of what was left after the failure; of 32 and 40; ...
     assert np.flatnonzero(np.isfinite(results.metrics["eval_return"][0])).tolist() == [1, 3, 4]
     assert len(np.unique(results.metrics["drawn"])) == 10
+
+
+@pytest.mark.parametrize("unsaved", [False, True])
+def test_a_failure_in_the_first_interval(tmp_path, unsaved):
+    """Who watches is told of no returns yet; where no checkpoint can be written, both errors are told."""
+    job, out = fragile(tmp_path, log_every=80), tmp_path / "run"
+    ready = prepare(job, recorder)
+
+    def take_the_folder(*_):
+        shutil.rmtree(out / "checkpoints")
+        (out / "checkpoints").touch()
+
+    errors = io.StringIO()
+    message = "the update that began at step 24: step raised ValueError: the wheel came off"
+    with (
+        report.progress(Console(file=errors)) as bar,
+        report.tensorboard(tmp_path / "tensorboard") as files,
+        pytest.raises(RunError, match=f"{message}.*; and .*group_0: the checkpoint cannot be" if unsaved else message),
+    ):
+        execute(ready, out, [bar, files, Listener(compiled=take_the_folder if unsaved else lambda *_: None)])
+    if not unsaved:
+        (tmp_path / "trap").unlink()
+        with report.progress(Console(file=errors)) as bar, report.tensorboard(tmp_path / "tensorboard") as files:
+            results = execute(ready, out, [bar, files])
+        assert results.metrics["seen"].ravel().tolist() == pytest.approx([48, 48])  # the mean of 24, 32, ..., 72
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])

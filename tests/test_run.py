@@ -311,14 +311,17 @@ def test_the_order_of_the_axes_is_part_of_the_run(tmp_path):
         jaxrl.sweep(fake, PROBE, **SHORT, label=labels, rate=rates, out=tmp_path / "run")
 
 
-def test_jaxs_flags_are_part_of_the_run_and_its_devices_are_not(tmp_path):
+def test_jaxs_settings_and_devices_are_no_part_of_the_run(tmp_path, capsys):
     out = tmp_path / "run"
     before = jaxrl.sweep(fake, PROBE, **SHORT, out=out)
-    with (
-        jax.default_prng_impl("rbg"),
-        pytest.raises(JaxrlError, match=r"flags\['jax_default_prng_impl'\] was 'threefry2x32', and now is 'rbg'"),
-    ):
-        jaxrl.sweep(fake, PROBE, **SHORT, out=out)
+    with jax.enable_x64(True), jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        assert cli.main(["evaluate", str(out), "--episodes", "1"]) == 0
+        (out / "summary.json").unlink()  # so that its checkpoint is read, and what is missing written again
+        loaded = jaxrl.sweep(fake, PROBE, **SHORT, out=out)
+        fresh = jaxrl.sweep(fake, PROBE, **SHORT)
+    for name, values in before.metrics.items():
+        np.testing.assert_array_equal(loaded.metrics[name], values, err_msg=name)
+        np.testing.assert_array_equal(fresh.metrics[name], values, err_msg=name)
     config = json.loads((out / "config.json").read_text())
     assert config["versions"]["jax"] == jax.__version__
     noted = {"num_devices": 64, "num_threads": 64, "versions": {"jax": "0.0.1"}}
@@ -345,7 +348,7 @@ def test_replays_are_recorded_by_how_they_were_made():
     for replay in REPLAYS:
         again = record.decode(json.loads(json.dumps(record.encode(replay, "replay"))))
         assert record.encode(again, "replay") == record.encode(replay, "replay")
-    assert repr(REPLAYS[1]).startswith("uniform(capacity=64, batch_size=16, read=<function window")
+    assert repr(REPLAYS[1]).startswith("uniform(capacity=64, batch_size=16, read=window)")
     assert repr(REPLAYS[5]).startswith("prioritized(capacity=64, batch_size=8, alpha=0.6, beta=0.5, beta_steps=100000")
 
 
@@ -369,6 +372,26 @@ def test_a_run_with_a_replay_goes_on_from_its_record(tmp_path, capsys):
     assert "goes on from step 32" in capsys.readouterr().err
     for name, values in Results.load(tmp_path / "copy").metrics.items():
         np.testing.assert_array_equal(by_call.metrics[name], values, err_msg=name)
+
+
+def test_a_sweep_over_replays_is_loaded_saved_and_drawn_as_it_was(tmp_path):
+    """Reading imports nothing, so they stay as they are recorded; a person sees the same."""
+    replays = [*REPLAYS[:4], partial(uniform, 64, sizes=(2,), rate=float("inf")), (follow, np.int64(1)), jax.numpy.tanh]
+    steps, configs = np.arange(2), [{"replay": replay} for replay in replays]
+    metrics = {"step": steps, "episode_return": np.zeros((len(replays), 1, 2))}
+    made = Results({"agent": "dqn", "env": PROBE}, metrics, {}, configs)
+    made.save(tmp_path / "one")
+    loaded = Results.load(tmp_path / "one")
+    loaded.save(tmp_path / "two")
+    again = Results.load(tmp_path / "two")
+    assert loaded.configs == again.configs
+    labels = [[results.label(i) for i in range(len(replays))] for results in (made, loaded, again)]
+    assert labels[0] == labels[1] == labels[2]
+    assert not re.search(r"0x|\$", str(labels))
+    assert labels[0][0] == "replay=uniform(capacity=64, batch_size=8, read=window)"
+    assert labels[0][2].startswith("replay=uniform(capacity=64, batch_size=8, read=hindsight(")
+    assert labels[0][4:] == ["replay=uniform(64, sizes=(2,), rate=inf)", "replay=(follow, 1)", "replay=tanh"]
+    plot_curve(loaded, tmp_path / "curve.png")
 
 
 def follow(key, obs):

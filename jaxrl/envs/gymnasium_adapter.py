@@ -194,7 +194,7 @@ def _recipe(owner: str, spec: Any, params: dict[str, Any], wrappers: dict[str, A
     limit = wrappers.pop("time_limit", None)
     if limit is not None:
         checks.integer("time_limit", time_limit=limit)
-        max_steps = limit
+        max_steps = int(limit)
     return Recipe(owner, spec, params, atari, wrappers, max_steps, truncates_itself)
 
 
@@ -295,26 +295,28 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
     space = env.observation_space
     shape, dtype, floats = space.shape, space.dtype, space.dtype.kind == "f"
     ours, discrete = _space("", "observations", space).dtype, isinstance(space, spaces.Discrete)
-    same = dtype == ours
+    largest = min(float(np.finfo(dtype).max), LARGEST) if floats else 0
 
     def checked(obs: Any) -> np.ndarray:
         obs = np.array(obs)  # a copy: what is outermost may keep what it gives, too
         if obs.shape != shape:
             raise checks.StepError(index, f"an observation has shape {obs.shape}; its space says {shape}")
-        as_said = obs.dtype == dtype
-        if not (as_said or np.can_cast(obs.dtype, dtype, "same_kind")):
+        if obs.dtype != dtype and not np.can_cast(obs.dtype, dtype, "same_kind"):
             raise checks.StepError(index, f"an observation is of {obs.dtype}; its space says {dtype}")
-        if floats and not np.isfinite(obs).all():
-            raise checks.StepError(index, f"an observation is not finite: {_short(obs)}")
+        if floats:
+            if (np.abs(obs) <= largest).all():
+                return obs
+            if not np.isfinite(obs).all():
+                raise checks.StepError(index, f"an observation is not finite: {_short(obs)}")
         if discrete:
             if not space.start <= obs < space.start + space.n:
                 raise checks.StepError(index, f"an observation is {obs}; its space says {space}")
-        elif not (as_said and same):
-            for narrow in (dtype, ours):
-                if not (fits := _fits(obs, narrow)).all():
-                    raise checks.StepError(
-                        index, f"an observation does not fit into {narrow}: {_short(obs[~fits])}, of {obs.dtype}"
-                    )
+            return obs
+        for narrow in (dtype, ours):
+            if obs.dtype != narrow and not (fits := _fits(obs, narrow)).all():
+                raise checks.StepError(
+                    index, f"an observation does not fit into {narrow}: {_short(obs[~fits])}, of {obs.dtype}"
+                )
         return obs
 
     class Guard(gym.Wrapper):
@@ -372,8 +374,10 @@ def _rescale_actions(owner: str, env: gymnasium.Env, _: bool) -> gymnasium.Env:
     if low.dtype.kind == "f":
         return RescaleAction(env, -1.0, 1.0)
 
+    least, width = low.astype(np.float64), high.astype(np.float64) - low  # in a dtype as narrow as int8 it would wrap
+
     def whole(action: np.ndarray) -> np.ndarray:
-        return np.rint(low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)).astype(low.dtype)
+        return np.rint(least + (np.clip(action, -1, 1) + 1) / 2 * width).astype(low.dtype)
 
     return TransformAction(env, whole, spaces.Box(-1, 1, low.shape, np.float32))
 
@@ -529,7 +533,11 @@ def _no_process_ends(vector: gymnasium.vector.VectorEnv, when: str = "", hint: s
 def _end(vector: gymnasium.vector.AsyncVectorEnv):
     """Ends the processes of a vector environment, as many as it has begun and whatever they are at."""
     processes = [process for process in getattr(vector, "processes", ()) if process.pid is not None]
+    for pipe in getattr(vector, "parent_pipes", ()):
+        with contextlib.suppress(OSError, AttributeError):
+            pipe.send(("close", None))  # so that an environment may end what it has begun
     for process in processes:
+        process.join(GRACE)
         process.kill()
     for process in processes:
         process.join()
@@ -539,6 +547,7 @@ def _end(vector: gymnasium.vector.AsyncVectorEnv):
     vector.closed = True
 
 
+GRACE = 1.0
 PATIENCE = 10.0  # seconds until a process that no longer answers is known to have ended
 
 
