@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         if type(error).__name__ == "InternalFloatingPointError":  # what a compiled program raises for jax_debug_nans
-            print(f"jaxrl: JAX_DEBUG_NANS is set, and there is a number that it stops at: {error}", file=sys.stderr)
+            found = " computed ".join(map(str, error.args))  # such as "jit(train)", "nan"
+            print(f"jaxrl: JAX_DEBUG_NANS is set, and {found}", file=sys.stderr)
             return 1
         if not _is_out_of_memory(error):
             raise

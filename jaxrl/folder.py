@@ -92,8 +92,9 @@ def locked(out: pathlib.Path, argument: str) -> Iterator[None]:
         try:
             if not _lock(file, out):
                 raise JaxrlError(f"{argument} {out} is in use by {_holder(file)}; it must end first, or be stopped")
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                break
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    break
         except BaseException:
             os.close(file)
             raise
@@ -103,10 +104,11 @@ def locked(out: pathlib.Path, argument: str) -> Iterator[None]:
         holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
             os.truncate(file, 0)
-            os.pwrite(file, holder.encode(), 0)
+            os.write(file, holder.encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held
+        with contextlib.suppress(OSError):  # Windows does not remove a file that is open
+            path.unlink()  # while it is held
         os.close(file)
 
 
@@ -124,7 +126,7 @@ def _lock(file: int, out: pathlib.Path) -> bool:
 
 
 def _holder(file: int) -> str:
-    return os.pread(file, 1000, 0).decode(errors="replace") or "another process"
+    return os.read(file, 1000).decode(errors="replace") or "another process"
 
 
 def _look(out: pathlib.Path, argument: str) -> bool:

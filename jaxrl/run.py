@@ -55,12 +55,15 @@ from jaxrl.types import Agent, Env, HostEnv
 NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise
 NUM_EVALUATIONS = 10
 NUM_CHECKPOINTS = 10
-PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "orbax-checkpoint", "numpy")
+PACKAGES = (
+    "jaxrl", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "orbax-checkpoint", "numpy",
+    "gymnasium", "ale-py", "mujoco", "mujoco-mjx", "playground",  # these last need not be installed
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """All that determines a run's numbers, JSON-able; all periods are in environment steps of one seed.
+    """All that determines a run's numbers; all periods are in environment steps of one seed. See `in_json`.
 
     Attributes:
       agent: the agent's name.
@@ -402,8 +405,12 @@ def _assemble(ready: Ready, records: list[Record], programs: list[Program]) -> R
 
 
 def versions() -> dict[str, str]:
-    """The versions of jaxrl, and of the packages that its numbers come from."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """The versions of jaxrl, and of the packages that its numbers come from, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _peak_memory(program: Program) -> int:

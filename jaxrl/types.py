@@ -82,6 +82,11 @@ class Box:
         largest = 2**24 if self.whole else 1e18
         return bool(np.all(np.abs(self.low) <= largest) and np.all(np.abs(self.high) <= largest))
 
+    @property
+    def limit(self) -> str:
+        """The largest bound of a `bounded` box, for an error."""
+        return "2**24, as it holds whole numbers" if self.whole else "1e18"
+
     def cast(self, x: Array) -> Array:
         """`x` in the box's dtype: where that holds whole numbers the nearest one, and `low` for NaN."""
         return (jnp.where(jnp.isnan(x), self.low, jnp.round(x)) if self.whole else x).astype(self.dtype)
@@ -95,7 +100,7 @@ class Box:
         if not self.bounded:
             raise checks.JaxrlError(
                 f"Box.sample: bounds of {self.low.tolist()} and {self.high.tolist()} are not accepted; they must be "
-                f"finite, and at most {'2**24, as it holds whole numbers' if self.whole else '1e18'}"
+                f"finite, and at most {self.limit}"
             )
         if not self.whole:
             return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high).astype(self.dtype)

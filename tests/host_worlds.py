@@ -92,9 +92,10 @@ class Heavy(gym.Env):
 
 
 class Chooser(gym.Env):
-    """It returns the action as the observation and its sum as the reward; never ends."""
+    """It returns the action as the observation and its sum as the reward; never ends. `closed` is a file, then made."""
 
-    def __init__(self, low=-2.0, high=4.0, size=2, start=0, dtype=np.float32):
+    def __init__(self, low=-2.0, high=4.0, size=2, start=0, dtype=np.float32, closed=None):
+        self.closed = closed
         self.action_space = spaces.Box(low, high, (size,), dtype) if size else spaces.Discrete(3, start=start)
         self.observation_space = spaces.Box(-np.inf, np.inf, (max(size, 1),), np.float32)
 
@@ -106,6 +107,10 @@ class Chooser(gym.Env):
         assert self.action_space.contains(action), action
         obs = np.atleast_1d(action).astype(np.float32)
         return obs, float(obs.sum()), False, False, {}
+
+    def close(self):
+        if self.closed:
+            pathlib.Path(f"{self.closed}{os.getpid()}").touch()
 
 
 class Fragile(gym.Env):

@@ -1,6 +1,7 @@
 """The command line: a run's folder, killing and resuming it, and what is said to those who type something wrong."""
 
 import concurrent.futures
+import contextlib
 import errno
 import fcntl
 import inspect
@@ -264,6 +265,35 @@ def test_a_disk_without_locks_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.warns(UserWarning, match="cannot be locked .*No locks available"), folder.locked(tmp_path, "--out"):
         pass
+
+
+def test_a_lock_that_its_holder_removes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """Whoever held it removed the file after it was opened here, though it was there a moment before."""
+    path, lock, seen = tmp_path / ".lock", folder._lock, []
+
+    def lock_a_removed_one(file, out):
+        seen.append(file)
+        if len(seen) == 1:
+            path.unlink()
+        return lock(file, out)
+
+    monkeypatch.setattr(folder, "_lock", lock_a_removed_one)
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path, **_: True)
+    with folder.locked(tmp_path, "--out"):
+        assert len(seen) == 2
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_system_without_unix_s_files(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    with contextlib.ExitStack() as stack:
+        with pytest.warns(UserWarning, match="cannot be locked"):
+            stack.enter_context(folder.locked(tmp_path, "--out"))
+        file = os.open(tmp_path / ".lock", os.O_RDONLY)
+        stack.callback(os.close, file)
+        assert folder._holder(file).startswith(f"process {os.getpid()} on ")
 
 
 def test_interrupted_evaluated_and_resumed(whole, stopped, capfd):
@@ -612,10 +642,15 @@ def test_a_damaged_config(change, message, whole, tmp_path, capfd):
 
 def test_failures_that_are_no_ones_words(tmp_path, capfd, monkeypatch):
     """A disk or a memory that is full is told in a line; a fault in the program itself keeps its traceback."""
+
+    class InternalFloatingPointError(Exception):  # JAX's is public nowhere
+        pass
+
     for error, message in [
         (OSError(28, "No space left on device", "run/metrics.npz"), "No space left on device: 'run/metrics.npz'"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 32 bytes."), "out of memory; fewer seeds, smaller"),
         (MemoryError("Unable to allocate 7 TiB"), "out of memory; fewer seeds, smaller"),
+        (InternalFloatingPointError("jit(train)", "nan"), "JAX_DEBUG_NANS is set, and jit(train) computed nan\n"),
     ]:
 
         def failing(words, error=error):
@@ -624,7 +659,7 @@ def test_failures_that_are_no_ones_words(tmp_path, capfd, monkeypatch):
         monkeypatch.setitem(cli.COMMANDS, "list", failing)
         status, _, text = jaxrl(capfd, "list")
         assert status == 1
-        assert message in text
+        assert message in f"{text}\n"
     monkeypatch.setitem(cli.COMMANDS, "list", lambda words: {}["fault"])
     with pytest.raises(KeyError):
         cli.main(["list"])

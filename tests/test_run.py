@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -112,6 +113,8 @@ def test_the_summary(a_run):
     assert summary["peak_memory_bytes"] > 0
     assert (summary["device"], summary["num_devices"]) == ("cpu", 2)
     assert summary["versions"]["jaxrl"] == jaxrl.__version__
+    for name in ("gymnasium", "mujoco"):
+        assert (name in summary["versions"]) == (importlib.util.find_spec(name) is not None)
     assert summary["diverged_seeds"] == []
     assert summary["final_return"]["per_seed"] == [5, 5, 5]
     assert results.config["hyper_parameters"] == {}
@@ -302,6 +305,14 @@ def test_a_changed_default_is_another_run(tmp_path, monkeypatch):
     with pytest.raises(JaxrlError, match=r"hyper_parameters\['label'\] was 'a', and now is 'b'"):
         jaxrl.sweep(small, PROBE, **SHORT, out=tmp_path / "run")
     assert folder.read_run(tmp_path / "run")[0].job.hyper_parameters["label"] == "a"
+
+
+def test_numpy_s_integers_make_the_same_run(tmp_path):
+    numbers = {name: np.int64(value) for name, value in (SHORT | {"run_seed": 3, "log_every": 8}).items()}
+    before = jaxrl.sweep(fake, PROBE, **numbers, out=tmp_path / "run")
+    after = jaxrl.sweep(fake, PROBE, **SHORT, run_seed=3, log_every=8, out=tmp_path / "run")
+    assert after.metrics["weight"] == before.metrics["weight"]
+    assert {"num_steps": 8, "seeds": 1, "seed": 3}.items() <= after.config.items()
 
 
 def test_the_order_of_the_axes_is_part_of_the_run(tmp_path):

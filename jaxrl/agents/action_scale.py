@@ -48,5 +48,5 @@ def check_bounded(owner: str, spec: Spec, instead: str):
     if not space.bounded or not (space.low < space.high).all():
         raise checks.JaxrlError(
             f"{owner}: {spec.id} has actions between {space.low.tolist()} and {space.high.tolist()}; it needs finite "
-            "bounds, the lower ones below the upper, or use ppo"
+            f"bounds, at most {space.limit}, the lower ones below the upper, or use ppo"
         )

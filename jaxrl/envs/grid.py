@@ -110,7 +110,7 @@ def grid_world(
     checks.number(id, goal_reward=goal_reward, trap_reward=trap_reward, step_reward=step_reward)
     for name in moves:
         checks.one_of(id, MOVES, moves=name)
-    if wind and (len(wind) != len(rows[0]) or any(not isinstance(cells, int) for cells in wind)):
+    if wind and (len(wind) != len(rows[0]) or any(not isinstance(cells, (int, np.integer)) for cells in wind)):
         raise checks.JaxrlError(
             f"{id}: wind={wind} is not accepted; it must have a whole number for each of the {len(rows[0])} columns"
         )

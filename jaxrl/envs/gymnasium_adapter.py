@@ -18,6 +18,7 @@ import math
 import multiprocessing.connection
 import os
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -301,7 +302,8 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
         obs = np.array(obs)  # a copy: what is outermost may keep what it gives, too
         if obs.shape != shape:
             raise checks.StepError(index, f"an observation has shape {obs.shape}; its space says {shape}")
-        if obs.dtype != dtype and not np.can_cast(obs.dtype, dtype, "same_kind"):
+        integers = obs.dtype.kind in "iu" and dtype.kind in "iu"  # a list of numbers is int64, also of a uint8 space
+        if obs.dtype != dtype and not (integers or np.can_cast(obs.dtype, dtype, "same_kind")):
             raise checks.StepError(index, f"an observation is of {obs.dtype}; its space says {dtype}")
         if floats:
             if (np.abs(obs) <= largest).all():
@@ -317,7 +319,7 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
                 raise checks.StepError(
                     index, f"an observation does not fit into {narrow}: {_short(obs[~fits])}, of {obs.dtype}"
                 )
-        return obs
+        return obs.astype(dtype, copy=False)
 
     class Guard(gym.Wrapper):
         time = 0
@@ -362,7 +364,8 @@ def _short(obs: Any) -> str:
 def _bounded(owner: str, env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.ndarray]:
     space = _space(owner, "actions", env.action_space)
     if not isinstance(space, Box) or not space.bounded:
-        raise checks.JaxrlError(f"{name}: {owner} takes {env.action_space} actions; they must be a bounded Box")
+        text = f"{name}: {owner} takes {env.action_space} actions; they must be a bounded Box"
+        raise checks.JaxrlError(f"{text}, with bounds of at most {space.limit}" if isinstance(space, Box) else text)
     return env.action_space.low, env.action_space.high
 
 
@@ -415,7 +418,7 @@ def _observe(owner: str, env: gymnasium.Env, indices: Sequence[int]) -> gymnasiu
     space = env.observation_space
     entries = list(indices)
     size = space.shape[0] if space.shape is not None and len(space.shape) == 1 else 0
-    if not entries or len(set(entries)) < len(entries) or any(not isinstance(i, int) for i in entries):
+    if not entries or len(set(entries)) < len(entries) or any(not isinstance(i, (int, np.integer)) for i in entries):
         raise checks.JaxrlError(f"observe: observe={indices} is not accepted; it must be entries, each of them once")
     if any(not 0 <= i < size for i in entries):
         raise checks.JaxrlError(f"observe: observe={indices} is not accepted; {owner} observes {space}")
@@ -531,13 +534,18 @@ def _no_process_ends(vector: gymnasium.vector.VectorEnv, when: str = "", hint: s
 
 
 def _end(vector: gymnasium.vector.AsyncVectorEnv):
-    """Ends the processes of a vector environment, as many as it has begun and whatever they are at."""
+    """Ends the processes of a vector environment, as many as it has begun and whatever they are at.
+
+    They have `GRACE` seconds, all together, to close their environments.
+    """
     processes = [process for process in getattr(vector, "processes", ()) if process.pid is not None]
     for pipe in getattr(vector, "parent_pipes", ()):
         with contextlib.suppress(OSError, AttributeError):
-            pipe.send(("close", None))  # so that an environment may end what it has begun
+            pipe.send(("close", None))
+    deadline = time.monotonic() + GRACE
     for process in processes:
-        process.join(GRACE)
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
         process.kill()
     for process in processes:
         process.join()
@@ -547,7 +555,7 @@ def _end(vector: gymnasium.vector.AsyncVectorEnv):
     vector.closed = True
 
 
-GRACE = 1.0
+GRACE = 1.0  # seconds for what an environment does in `close`, or is at
 PATIENCE = 10.0  # seconds until a process that no longer answers is known to have ended
 
 

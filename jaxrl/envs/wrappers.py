@@ -323,7 +323,8 @@ def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
 def _bounded(owner: str, env: Env) -> Box:
     space = env.spec.action_space
     if not isinstance(space, Box) or not space.bounded:
-        raise checks.JaxrlError(f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box")
+        text = f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box"
+        raise checks.JaxrlError(f"{text}, with bounds of at most {space.limit}" if isinstance(space, Box) else text)
     return space
 
 

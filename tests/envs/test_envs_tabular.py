@@ -334,3 +334,4 @@ def test_errors_of_parameters():
     ):
         with pytest.raises(checks.JaxrlError, match=f"test/Grid-v0: {words}"):
             grid.grid_world("test/Grid-v0", "S.T", **params)
+    grid.grid_world("test/Grid-v0", "S.T", wind=tuple(np.zeros(3, int)))

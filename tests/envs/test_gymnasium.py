@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -209,6 +210,19 @@ def test_a_process_that_ends_is_named(how, words):
     assert not any(process.is_alive() for process in vector.vector.processes)
 
 
+def test_processes_close_their_environments_but_are_not_waited_for_long(tmp_path):
+    """One of three stands still, and all of them together have a second."""
+    vector = jaxrl.make("gymnasium/Chooser-v0", closed=str(tmp_path / "of"), vectorization="async").make_vector(3)
+    (tmp_path / f"of{os.getpid()}").unlink()  # of the one that was looked at first
+    ids = [process.pid for process in vector.vector.processes]
+    os.kill(ids[0], signal.SIGSTOP)
+    began = time.monotonic()
+    vector.close()
+    assert {path.name for path in tmp_path.iterdir()} == {f"of{number}" for number in ids[1:]}
+    assert time.monotonic() - began < 8 * gymnasium_adapter.GRACE
+    assert not any(process.is_alive() for process in vector.vector.processes)
+
+
 def test_a_script_without_a_main_guard(tmp_path):
     """Its processes import it; they end quietly, and one error says what to do."""
     script = tmp_path / "script.py"
@@ -293,6 +307,20 @@ def test_wrappers_of_actions_that_are_whole_numbers():
         jaxrl.make("gymnasium/Chooser-v0", discretize_actions=9, **whole)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(np.int8, -100, 100), (np.int16, -20_000, 20_000), (np.uint8, 0, 200)]
+)
+def test_narrow_whole_numbers_are_rescaled_without_overflow(dtype, low, high):
+    params = {"low": low, "high": high, "size": 1, "dtype": dtype, "rescale_actions": True}
+    _, outcomes = played("Chooser-v0", [np.array([x], np.float32) for x in (-1, 0, 1)], **params)
+    assert [outcome.obs[0, 0] for outcome in outcomes] == [low, (low + high) / 2, high]
+
+
+def test_numpy_s_integers_are_arguments_too():
+    env = jaxrl.make("gymnasium/Counter-v0", time_limit=np.int64(9), observe=tuple(np.arange(1)))
+    assert (env.spec.max_steps, type(env.spec.max_steps), env.spec.obs_space.shape) == (9, int, (1,))
+
+
 def test_screens_are_stacked_as_channels():
     env = jaxrl.make("gymnasium/Pictures-v0", frame_stack=4)
     assert env.spec.obs_space == box(0, 255, (40, 40, 4), np.uint8)
@@ -318,7 +346,12 @@ def test_screens_are_stacked_as_channels():
         ("Counter-v0", {"clip_actions": True}, r"clip_actions: .*Discrete\(2\) actions; they must be a bounded Box"),
         ("Chooser-v0", {"discretize_actions": 1}, "discretize_actions=1 is not accepted"),
         ("Chooser-v0", {"discretize_actions": 65}, "65 levels in each of 2 .* at most 4096"),
-        ("Chooser-v0", {"high": np.inf, "rescale_actions": True}, "they must be a bounded Box"),
+        ("Chooser-v0", {"high": np.inf, "rescale_actions": True}, "a bounded Box, with bounds of at most 1e18"),
+        (
+            "Chooser-v0",
+            {"high": 2**31 - 1, "dtype": np.int32, "rescale_actions": True},
+            r"they must be a bounded Box, with bounds of at most 2\*\*24, as it holds whole numbers",
+        ),
         ("Counter-v0", {"time_limit": 0}, "time_limit=0 is not accepted"),
         ("Counter-v0", {"frame_stack": 0}, "frame_stack=0 is not accepted"),
         ("Odd-v0", {"obs": "discrete", "frame_stack": 2}, "frame_stack: .* must be a Box of rank 1 or 3"),
@@ -405,6 +438,7 @@ def test_a_failure_names_the_environment_and_what_it_did(how, words):
         ({"value": 10**10}, r"an observation does not fit into int32: \[10000000000 10000000000\], of int64"),
         ({"value": 2**63, "dtype": "uint64"}, "an observation does not fit into int64: .*, of uint64"),
         ({"value": 300, "space": "uint8", "dtype": "uint16"}, "does not fit into uint8: .*300 300.*, of uint16"),
+        ({"value": -1, "space": "uint8"}, r"an observation does not fit into uint8: \[-1 -1\], of int64"),
         ({"value": 1e39, "space": "float64", "dtype": "float64"}, r"does not fit into float32: \[1.e\+39 1.e\+39\]"),
         ({"value": 6, "space": "discrete"}, r"an observation is 6; its space says Discrete\(4, start=2\)"),
         ({"value": 3.5, "space": "discrete", "dtype": "float64"}, "an observation is of float64; its space says int64"),
@@ -424,6 +458,8 @@ def test_what_does_not_fit_is_refused(params, words):
     [
         ({"value": 2**31 - 1}, 2**31 - 1),
         ({"value": 255, "space": "uint8", "dtype": "uint16"}, 255),
+        ({"value": 255, "space": "uint8"}, 255),
+        ({"value": -3e38, "space": "float64", "dtype": "float64"}, np.float32(-3e38)),
         ({"value": 0.1, "space": "float64", "dtype": "float64"}, np.float32(0.1)),
         ({"value": 5, "space": "discrete"}, 3),
     ],
