@@ -241,12 +241,12 @@ def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
         with _stop_signal() as should_stop, report.progress(console) as shown, contextlib.ExitStack() as stack:
             listeners = [shown]
             if config["tensorboard"]:
-                listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
+                listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard", ready)))
             results = folder.train(ready, out, config, listeners, should_stop)
     except checks.RunError as error:
         raise checks.RunError(f"{error}; jaxrl resume {out} resumes from the newest checkpoint") from error
     except Interrupted:
-        text = f"stopped, and saved; go on with: jaxrl resume {out}"
+        text = f"stopped, and saved; resume with: jaxrl resume {out}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 130
     console.print(results.table())

@@ -35,7 +35,7 @@ def claimed(out: pathlib.Path, overwrite: bool) -> Iterator[None]:
         if _look(out, "--out") and not overwrite:
             raise JaxrlError(
                 f"--out {out} holds a run already; choose another, delete it with --overwrite, "
-                f"or go on with it: jaxrl resume {out}"
+                f"or resume it: jaxrl resume {out}"
             )
 
     check()  # before a lock is put into a folder that is someone else's

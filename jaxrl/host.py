@@ -11,7 +11,7 @@ parameters that are one update older than the others'. That is done where the ag
 episodes (`Agent.episodic`).
 
 The keys are those of the compiled loop. The environments' state stays on the host and is in no checkpoint: a run that
-goes on from one begins new episodes, and the agent is told that those before were cut off (`Agent.interrupt`).
+resumes from one begins new episodes, and the agent is told that those before were cut off (`Agent.interrupt`).
 """
 
 from __future__ import annotations

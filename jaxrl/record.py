@@ -214,7 +214,7 @@ def imported(where: str) -> Any:
     """
     module, _, name = where.partition(":")
     if module == "__main__" and not _is_in(sys.modules["__main__"], name):
-        raise JaxrlError(f"{name} was defined in a script or notebook; the same call there goes on with the run")
+        raise JaxrlError(f"{name} was defined in a script or notebook; the same call there resumes the run")
     try:
         found = importlib.import_module(module)
         for part in name.split("."):

@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxrl.checks import RunError
+from jaxrl.checks import JaxrlError, RunError
 from jaxrl.program import Program
 from jaxrl.results import format_number
 from jaxrl.run import Listener, Ready, steps_after
 from jaxrl.statistics import interquartile_mean
+
+OTHER_FILES = 256  # that a process has open at once: libraries, sockets, checkpoints
 
 
 def format_bytes(number: int) -> str:
@@ -75,23 +77,25 @@ def _announce(console: Console, ready: Ready, index: int, program: Program, done
         highlight=False,
     )
     if done:
-        console.print(f"goes on from step {steps_after(ready, done):,}", highlight=False)
+        console.print(f"resumes from step {steps_after(ready, done):,}", highlight=False)
 
 
 @contextlib.contextmanager
-def tensorboard(folder: pathlib.Path) -> Iterator[Listener]:
+def tensorboard(folder: pathlib.Path, ready: Ready) -> Iterator[Listener]:
     """A listener that writes every metric's interquartile mean over the seeds, and each seed's return.
 
     It begins the folder anew: what a run recorded before it was interrupted is written again, for the files of that
     process may lack what it had not written yet, and have what came after its last checkpoint.
 
     Raises:
+      JaxrlError: if the system does not let a process have so many files open.
       RunError: while the run goes on, if the files cannot be written.
     """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.summary import scalar
 
+    _allow_open_files(len(ready.plan.configs), ready.job.seeds)
     writers: dict[str, EventsWriter] = {}  # which write when they are told to, and in no thread of their own
 
     def add(home: str, name: str, value: float, steps: int):
@@ -130,6 +134,25 @@ def tensorboard(folder: pathlib.Path) -> Iterator[Listener]:
         for writer in writers.values():
             with contextlib.suppress(OSError):  # all was written by `flush`, or it has been said that it was not
                 writer.close()
+
+
+def _allow_open_files(configs: int, seeds: int):
+    """Lets this process have a file open for each seed, and one for the means of each configuration."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    files = configs * (seeds + 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= files + OTHER_FILES:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files + OTHER_FILES, hard))
+    except (ValueError, OSError) as error:
+        raise JaxrlError(
+            f"tensorboard: {configs * seeds} seeds need {files} open files, and the system allows {hard} (ulimit -n); "
+            f"train fewer seeds, or leave TensorBoard's files away"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -337,7 +337,7 @@ def _train_group(
             computed, updates = {}, steps_after(ready, interval + 1) // per_update - taken
             taken += updates
             try:
-                if updates:  # none where a run goes on in whose evaluation an environment on the host failed
+                if updates:  # none where a run resumes in whose evaluation an environment on the host failed
                     state, computed = program.train(state, updates)
                 if _due(ready, interval, ready.eval_every):
                     computed = computed | {"eval_return": program.evaluate(state)}
@@ -501,7 +501,7 @@ def sweep(
         if config["tensorboard"]:  # as the command line was asked for, which began the run
             from jaxrl import report
 
-            listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard")))
+            listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard", ready)))
         try:
             return folder.train(ready, out, config, listeners)
         except checks.RunError as error:
@@ -584,5 +584,5 @@ def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> Tr
     folder = _checkpoints(out, index)
     found = checkpoint.newest(folder, stored_shapes(program), in_json(ready.job))
     if found is None:
-        raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} goes on with the run")
+        raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} resumes the run")
     return placed(program, found.state)

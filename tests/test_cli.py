@@ -214,10 +214,10 @@ def test_killed_and_resumed(whole, stopped, capfd):
     status, text, error = jaxrl(capfd, "train", *DQN, "--out", out)
     assert status == 2
     assert f"--out {out} holds a run already" in error
-    assert f"--overwrite, or go on with it: jaxrl resume {out}" in error
+    assert f"--overwrite, or resume it: jaxrl resume {out}" in error
     status, text, _ = jaxrl(capfd, "resume", out)
     assert status == 0
-    assert re.search(r"goes on from step [1-9]0,000", text)
+    assert re.search(r"resumes from step [1-9]0,000", text)
     assert_same_metrics(whole, out)
     assert {path.name for path in out.iterdir()} == RUN_FILES | {"tensorboard"}
     assert (out / "config.json").read_text() == (whole / "config.json").read_text()
@@ -302,14 +302,14 @@ def test_interrupted_evaluated_and_resumed(whole, stopped, capfd):
     assert status == 130
     assert "Traceback" not in text
     assert "stopping after this chunk, with a checkpoint" in text
-    assert f"stopped, and saved; go on with: jaxrl resume {out}\n" in text
+    assert f"stopped, and saved; resume with: jaxrl resume {out}\n" in text
     [point] = saved(out)
     status, text, _ = jaxrl(capfd, "evaluate", out, "--episodes", "4")
     assert status == 0
     assert "dqn on CartPole-v1: final return (greedy evaluation)" in text
     status, text, _ = jaxrl(capfd, "resume", out)
     assert status == 0
-    assert f"goes on from step {point},000" in text
+    assert f"resumes from step {point},000" in text
     assert_same_metrics(whole, out)
 
 

@@ -460,13 +460,13 @@ def test_a_failure_in_the_first_interval(tmp_path, unsaved):
     message = "the update that began at step 24: step raised ValueError: the wheel came off"
     with (
         report.progress(Console(file=errors)) as bar,
-        report.tensorboard(tmp_path / "tensorboard") as files,
+        report.tensorboard(tmp_path / "tensorboard", ready) as files,
         pytest.raises(RunError, match=f"{message}.*; and .*group_0: the checkpoint cannot be" if unsaved else message),
     ):
         execute(ready, out, [bar, files, Listener(compiled=take_the_folder if unsaved else lambda *_: None)])
     if not unsaved:
         (tmp_path / "trap").unlink()
-        with report.progress(Console(file=errors)) as bar, report.tensorboard(tmp_path / "tensorboard") as files:
+        with report.progress(Console(file=errors)) as bar, report.tensorboard(tmp_path / "tensorboard", ready) as files:
             results = execute(ready, out, [bar, files])
         assert results.metrics["seen"].ravel().tolist() == pytest.approx([48, 48])  # the mean of 24, 32, ..., 72
 

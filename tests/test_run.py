@@ -21,7 +21,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import jaxrl
-from jaxrl import JaxrlError, Results, cli, dqn, folder, ppo, record, render, run
+from jaxrl import JaxrlError, Results, cli, dqn, folder, ppo, record, render, report, run
 from jaxrl.checks import RunError
 from jaxrl.plot import plot_curve
 from jaxrl.program import with_defaults
@@ -198,7 +198,7 @@ def test_a_sweep_in_a_folder_goes_on_after_an_interruption_and_is_loaded_when_co
     with pytest.raises(Interrupted):
         folder.train(ready, out, config, should_stop=lambda: asked.append(1) or len(asked) == 2)
     results = jaxrl.sweep(fake, PROBE, **IN_A_FOLDER, out=out, progress=True)
-    assert "goes on from step 32" in capsys.readouterr().err
+    assert "resumes from step 32" in capsys.readouterr().err
     assert {"config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints"} == {p.name for p in out.iterdir()}
     TRACED.clear()
     again = jaxrl.sweep(fake, PROBE, **IN_A_FOLDER, out=str(out))
@@ -380,7 +380,7 @@ def test_a_run_with_a_replay_goes_on_from_its_record(tmp_path, capsys):
     capsys.readouterr()
     again = prioritized(capacity=64, batch_size=8, beta=0.7)
     by_call = jaxrl.sweep(dqn, PROBE, **options, replay=again, out=tmp_path / "run", progress=True)
-    assert "goes on from step 32" in capsys.readouterr().err
+    assert "resumes from step 32" in capsys.readouterr().err
     for name, values in Results.load(tmp_path / "copy").metrics.items():
         np.testing.assert_array_equal(by_call.metrics[name], values, err_msg=name)
 
@@ -568,6 +568,23 @@ def test_what_an_interruption_leaves_is_no_obstacle(half, tmp_path):
     assert [path.name for path in checkpoints.iterdir()] == ["5"]
     for name, values in half[1].metrics.items():
         np.testing.assert_array_equal(Results.load(out).metrics[name], values, err_msg=name)
+
+
+def test_tensorboard_s_files_may_be_more_than_a_process_has_by_itself(tmp_path, monkeypatch):
+    """Each seed has one: the soft limit is raised, and where the hard one is too low that is said at once."""
+    ready = prepare(job(num_steps=8, seeds=150, eval_episodes=1), fake)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+    try:
+        with report.tensorboard(tmp_path / "files", ready) as listener:
+            listener.interval(ready, 0, 0, 8, {"episode_return": np.ones((1, 150))})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(list((tmp_path / "files").glob("*/events*"))) == 151
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 128))
+    message = r"tensorboard: 150 seeds need 151 open files, and the system allows 128 \(ulimit -n\); train fewer seeds"
+    with pytest.raises(JaxrlError, match=message), report.tensorboard(tmp_path / "files", ready):
+        pass
 
 
 def test_what_is_written_outside_of_a_run(tmp_path):
