@@ -37,16 +37,16 @@ def parts_of(
       of each entry the part, and the shapes.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(named, *rest)
-    jaxpr, num_constants = partial_eval.convert_constvars_jaxpr(closed.jaxpr), len(closed.consts)
+    jaxpr = closed.jaxpr
     names = [name for name in sorted(named) for _ in jax.tree.leaves(named[name])]
     found, start = {}, 0
     for part in sorted(shapes):
         count = len(jax.tree.leaves(shapes[part]))
         wanted = [start <= i < start + count for i in range(len(jaxpr.outvars))]
         start += count
-        alive, used = partial_eval.dce_jaxpr(jaxpr, wanted)
-        constants = [x for x, kept in zip(closed.consts, used, strict=False) if kept]
-        inputs = {name for name, kept in zip(names, used[num_constants:], strict=False) if kept}
+        alive, used_constants, used = partial_eval.dce_jaxpr_consts(jaxpr, wanted)
+        constants = [x for x, kept in zip(closed.consts, used_constants, strict=True) if kept]
+        inputs = {name for name, kept in zip(names, used, strict=False) if kept}
         found[part] = Part(frozenset(inputs), _text(alive, constants, shapes[part]))
     return found, shapes
 
