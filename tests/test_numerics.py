@@ -192,4 +192,4 @@ def test_the_command_line_says_where_debugging_stopped(monkeypatch, capfd):
     with jax.debug_nans(True):
         assert cli.main(["divide"]) == 1
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith("jaxrl: JAX_DEBUG_NANS is set, and there is a number that it stops at: ")
+    assert line == "jaxrl: JAX_DEBUG_NANS is set, and jit(<lambda>) computed nan"
