@@ -276,6 +276,13 @@ def test_what_is_given_overrides_a_partial_and_its_lists_are_axes():
         jaxrl.sweep(partial(fake, 0.5), PROBE, **SHORT)
 
 
+def test_configurations_are_in_the_grid_s_order():
+    """Six in three programs, of which the first trains the first and the fourth."""
+    results = jaxrl.sweep(fake, PROBE, **SHORT, rate=[0.25, 0.75], label=["a", "b", "c"])
+    assert [config["label"] for config in results.configs] == ["a", "b", "c"] * 2
+    assert results.metrics["loss"][:, 0, 0].tolist() == [config["rate"] for config in results.configs]
+
+
 def test_what_cannot_be_recorded_is_refused_in_a_folder_and_nowhere_else(tmp_path):
     def own(**hyper_parameters):
         return fake(**hyper_parameters)
