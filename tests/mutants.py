@@ -1013,7 +1013,7 @@ MUTANTS = [
         "\n",
         "envs/test_envs_goals.py",
     ),
-    M("envs/physics.py", "factor**power", "factor", "envs/test_envs_brax.py"),
+    M("envs/physics.py", "factor**power", "factor", "envs/test_randomize.py"),
     # ---------------------------------------------------------------- networks
     M("networks/noisy.py", "rows[:, None] * columns", "rows[:, None] * rows.mean() + 0 * columns", "test_q_network.py"),
     M("networks/noisy.py", "jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))", "noise", "test_q_network.py"),
@@ -1028,9 +1028,9 @@ MUTANTS = [
         "networks/recurrent.py",
         "h = (1 - keep) * new + keep * h",
         "h = keep * new + (1 - keep) * h",
-        "test_networks.py",
+        "agents/test_r2d2.py",
     ),
-    M("networks/recurrent.py", "nn.sigmoid(forget + 1)", "nn.sigmoid(forget)", "test_networks.py"),
+    M("networks/recurrent.py", "nn.sigmoid(forget + 1)", "nn.sigmoid(forget)", "agents/test_r2d2.py"),
     M(
         "networks/recurrent.py",
         "cell(jnp.where(fresh[:, None], 0.0, carry), inputs)",
