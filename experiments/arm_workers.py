@@ -28,10 +28,10 @@ from matplotlib.ticker import EngFormatter
 from rich.table import Table
 
 import jaxrl
+from jaxrl.analysis.plot import DPI, PALETTE, style
+from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
 from jaxrl.loop import steps_per_update
-from jaxrl.plot import DPI, PALETTE, style
-from jaxrl.program import Constructor, compile_group, plan
-from jaxrl.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.runs.program import Constructor, compile_group, plan
 
 ENVS_EACH = 4  # environments of a worker
 COMMON = {"learning_rate": 1e-3, "gamma": 0.9, "gae_lambda": 0.8, "activation": "relu"}

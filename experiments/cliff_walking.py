@@ -28,7 +28,7 @@ from episodes import (
 from rich.table import Table
 
 import jaxrl
-from jaxrl.plot import PALETTE
+from jaxrl.analysis.plot import PALETTE
 from jaxrl.types import Agent
 
 LAST = 100  # episodes at the end that the table averages over

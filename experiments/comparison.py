@@ -15,9 +15,9 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results
-from jaxrl.plot import DPI, PALETTE, style
-from jaxrl.program import Constructor
-from jaxrl.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.analysis.plot import DPI, PALETTE, style
+from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.runs.program import Constructor
 
 EVALUATIONS = 20
 

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
-from jaxrl.plot import PALETTE
+from jaxrl.analysis.plot import PALETTE
 
 GAMMA = 0.9
 

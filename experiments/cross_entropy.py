@@ -25,7 +25,7 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results, cem, hill_climbing
-from jaxrl.plot import PALETTE
+from jaxrl.analysis.plot import PALETTE
 from jaxrl.types import Agent
 
 STEPS = {"CartPole-v1": 500_000, "Swimmer-misc": 2_000_000}

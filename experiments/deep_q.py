@@ -20,8 +20,8 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results
-from jaxrl.plot import EVALUATION_COLOR, EVALUATION_STYLE
-from jaxrl.statistics import interquartile_mean
+from jaxrl.analysis.plot import EVALUATION_COLOR, EVALUATION_STYLE
+from jaxrl.analysis.statistics import interquartile_mean
 
 
 class Problem(NamedTuple):

@@ -28,9 +28,9 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from rich.table import Table
 
 import jaxrl
+from jaxrl.analysis.plot import DPI, PALETTE, style
+from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
 from jaxrl.networks import MLP, Policy, PolicyHead
-from jaxrl.plot import DPI, PALETTE, style
-from jaxrl.statistics import bootstrap_interval, interquartile_mean
 from jaxrl.types import Agent, Array, Discrete, Env, Key, PyTree
 
 HORIZON = 25  # steps of an episode

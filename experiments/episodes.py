@@ -18,10 +18,10 @@ from matplotlib.ticker import EngFormatter
 
 import jaxrl
 from jaxrl import Results, checks, planning
-from jaxrl.plot import DPI, PALETTE, SIZE, style
-from jaxrl.program import seed_keys
-from jaxrl.results import format_number
-from jaxrl.statistics import final_return
+from jaxrl.analysis.plot import DPI, PALETTE, SIZE, style
+from jaxrl.analysis.results import format_number
+from jaxrl.analysis.statistics import final_return
+from jaxrl.runs.program import seed_keys
 from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree, Spec, Transition
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
@@ -180,7 +180,7 @@ def final_cell(per_seed: np.ndarray) -> str:
 
 
 def new_figure(title: str, columns: int = 1, sharey: bool = True) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the style of `jaxrl.plot`, of axes side by side that share the vertical one or do not."""
+    """An empty figure in the style of `jaxrl.analysis.plot`, of axes side by side, which may share the vertical one."""
     figure = Figure(figsize=(SIZE[0] if columns == 1 else 4.2 * columns, SIZE[1]), dpi=DPI, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     panels = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]

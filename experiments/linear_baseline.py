@@ -24,8 +24,8 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results, reinforce
-from jaxrl.plot import PALETTE
-from jaxrl.statistics import finite_mean
+from jaxrl.analysis.plot import PALETTE
+from jaxrl.analysis.statistics import finite_mean
 from jaxrl.types import Agent
 
 VARIANTS = {

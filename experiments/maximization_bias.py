@@ -21,7 +21,7 @@ from episodes import FIGURES, GREY, draw_band, mean_interval, new_figure, per_ep
 from rich.table import Table
 
 import jaxrl
-from jaxrl.plot import PALETTE
+from jaxrl.analysis.plot import PALETTE
 from jaxrl.types import Agent
 
 EPSILON = 0.1

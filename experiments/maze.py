@@ -34,7 +34,7 @@ from episodes import (
 from rich.table import Table
 
 import jaxrl
-from jaxrl.plot import PALETTE, plot_grid
+from jaxrl.analysis.plot import PALETTE, plot_grid
 from jaxrl.types import Agent
 
 GAMMA = 0.9

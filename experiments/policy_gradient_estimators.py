@@ -23,7 +23,7 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results, reinforce
-from jaxrl.statistics import finite_mean
+from jaxrl.analysis.statistics import finite_mean
 from jaxrl.types import Agent
 
 ESTIMATORS = {

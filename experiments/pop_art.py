@@ -20,7 +20,7 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import Results
-from jaxrl.plot import PALETTE
+from jaxrl.analysis.plot import PALETTE
 from jaxrl.types import Agent, Array, Key, PyTree, Transition
 
 SCALES = (1.0, 100.0, 10_000.0)

@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 import jaxrl
-from jaxrl.plot import PALETTE
-from jaxrl.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.analysis.plot import PALETTE
+from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
 from jaxrl.types import Agent, Array, Env, Key, Outcome, PyTree
 
 FLAG = 10.0

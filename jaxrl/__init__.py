@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxrl import agents, envs, losses, networks, normalize, parallel, planning, render, replay, returns
+    from jaxrl import agents, envs, losses, networks, planning, replay, returns, transforms
     from jaxrl.agents import (
         a2c,
         a3c,
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
         td3,
         trpo,
     )
+    from jaxrl.analysis.results import Results
     from jaxrl.checks import JaxrlError
     from jaxrl.envs import make
     from jaxrl.evaluation import evaluate
     from jaxrl.loop import TrainState, init_train, train, train_interval, train_step
-    from jaxrl.results import Results
-    from jaxrl.run import sweep
+    from jaxrl.runs.run import sweep
     from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
 
 _HOMES = {
@@ -97,8 +97,8 @@ _HOMES = {
     "jaxrl.envs": ("make",),
     "jaxrl.evaluation": ("evaluate",),
     "jaxrl.loop": ("TrainState", "init_train", "train", "train_interval", "train_step"),
-    "jaxrl.results": ("Results",),
-    "jaxrl.run": ("sweep",),
+    "jaxrl.analysis.results": ("Results",),
+    "jaxrl.runs.run": ("sweep",),
     "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -107,10 +107,8 @@ _MODULES = (
     "envs",
     "losses",
     "networks",
-    "normalize",
-    "parallel",
+    "transforms",
     "planning",
-    "render",
     "replay",
     "returns",
 )
@@ -151,10 +149,8 @@ __all__ = [
     "naf",
     "networks",
     "nfq",
-    "normalize",
     "npg",
     "one_step_actor_critic",
-    "parallel",
     "planning",
     "ppo",
     "pqn",
@@ -164,7 +160,6 @@ __all__ = [
     "rainbow",
     "redq",
     "reinforce",
-    "render",
     "replay",
     "returns",
     "sac",
@@ -177,6 +172,7 @@ __all__ = [
     "train",
     "train_interval",
     "train_step",
+    "transforms",
     "trpo",
 ]
 

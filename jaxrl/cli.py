@@ -14,11 +14,12 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
-from jaxrl import checks, folder
+from jaxrl import checks
 from jaxrl.checks import JaxrlError, unknown_name
+from jaxrl.runs import folder
 
 if TYPE_CHECKING:
-    from jaxrl.run import Ready
+    from jaxrl.runs.run import Ready
 
 DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
 
@@ -149,9 +150,9 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
-    from jaxrl.devices import use_devices
-    from jaxrl.program import split_axes, with_defaults
-    from jaxrl.run import Job, prepare
+    from jaxrl.runs.devices import use_devices
+    from jaxrl.runs.program import split_axes, with_defaults
+    from jaxrl.runs.run import Job, prepare
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
@@ -233,8 +234,8 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
 def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     from rich.console import Console
 
-    from jaxrl import report
-    from jaxrl.run import Interrupted
+    from jaxrl.runs import report
+    from jaxrl.runs.run import Interrupted
 
     console = Console()
     try:
@@ -315,9 +316,9 @@ def evaluate(words: list[str]) -> int:
         import numpy as np
         from rich.console import Console
 
-        from jaxrl import render as drawing
-        from jaxrl.results import Results
-        from jaxrl.run import evaluations
+        from jaxrl.analysis import render as drawing
+        from jaxrl.analysis.results import Results
+        from jaxrl.runs.run import evaluations
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)
@@ -357,8 +358,8 @@ def plot(words: list[str]) -> int:
           out: the figure's file (png, pdf, svg or jpg); curve.png in the run's folder, or comparison.png.
           metric: what to draw; training return and evaluation unless given.
         """
-        from jaxrl.plot import plot_comparison, plot_curve
-        from jaxrl.results import Results
+        from jaxrl.analysis.plot import plot_comparison, plot_curve
+        from jaxrl.analysis.results import Results
 
         if not directories:
             raise JaxrlError("plot: name one run's folder at least")
@@ -382,7 +383,7 @@ def list_all(words: list[str]) -> int:
         """Show all agents and environments."""
         from rich.console import Console
 
-        from jaxrl import report
+        from jaxrl.runs import report
 
         report.overview(Console())
         return 0
@@ -392,7 +393,7 @@ def list_all(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     """Measure speed, compile time and memory on this machine, beside another framework's if asked."""
-    from jaxrl import bench as benchmark
+    from jaxrl.runs import bench as benchmark
 
     return _call(benchmark.bench, words, "jaxrl bench")
 

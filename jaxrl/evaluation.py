@@ -50,7 +50,7 @@ def evaluate(
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
     if isinstance(env, HostEnv):
-        from jaxrl import host  # which needs this module
+        from jaxrl.runs import host  # which needs this module
 
         return jnp.asarray(host.evaluate(key, agent, state, env, num_episodes, limit))
     reset_key, run_key = jax.random.split(prng.unrolled(key))

@@ -223,7 +223,7 @@ class Env(NamedTuple):
       spec: see `Spec`.
       model: of a finite environment whose dynamics are known, the whole of them, for planning; else None.
       draw: `draw(env_state, axes)` draws one state on empty axes of matplotlib and sets their limits, for
-        `jaxrl.render`; None where the environment cannot draw itself.
+        `jaxrl.analysis.render`; None where the environment cannot draw itself.
     """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]

@@ -12,7 +12,7 @@ import pytest
 import jaxrl
 from jaxrl import checks
 from jaxrl.agents import AGENTS
-from jaxrl.agents.tabular import common as td_common
+from jaxrl.learning import tables as td_common
 from jaxrl.replay import Replay
 from jaxrl.types import Agent, HostEnv
 
@@ -175,7 +175,11 @@ def test_a_checked_constructor_looks_as_it_is_written():
     written = inspect.unwrap(jaxrl.ppo)
     assert written is not jaxrl.ppo
     assert inspect.signature(jaxrl.ppo) == inspect.signature(written)
-    assert (jaxrl.ppo.__doc__, jaxrl.ppo.__name__, jaxrl.ppo.__module__) == (written.__doc__, "ppo", "jaxrl.agents.ppo")
+    assert (jaxrl.ppo.__doc__, jaxrl.ppo.__name__, jaxrl.ppo.__module__) == (
+        written.__doc__,
+        "ppo",
+        "jaxrl.agents.policy_gradient.ppo",
+    )
 
 
 # ---------------------------------------------------------------- what training is called with

@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl import JaxrlError, Results, cli, evaluate, folder, make, ppo, sweep
+from jaxrl import JaxrlError, Results, cli, evaluate, make, ppo, sweep
 from jaxrl.agents import AGENTS
-from jaxrl.program import EVALUATION
-from jaxrl.render import episode_of_run, render
-from jaxrl.run import evaluations, trained
-from jaxrl.statistics import interquartile_mean
+from jaxrl.analysis.render import episode_of_run, render
+from jaxrl.analysis.statistics import interquartile_mean
+from jaxrl.runs import folder
+from jaxrl.runs.program import EVALUATION
+from jaxrl.runs.run import evaluations, trained
 
 # Long enough that there is time to kill it after its first checkpoint.
 DQN = [
@@ -134,7 +135,7 @@ def test_the_runs_of_a_sweep_are_counted(monkeypatch):
         asked.append(numbers)
         raise JaxrlError("no further")
 
-    monkeypatch.setattr("jaxrl.devices.use_devices", use_devices)
+    monkeypatch.setattr("jaxrl.runs.devices.use_devices", use_devices)
     axes = ["--gamma", "0.9", "0.99", "--env-params", "gamma=[1, 2, 3, 4]", "length=5"]
     assert cli.main(["sweep", "ppo", "--env", "CartPole-v1", "--seeds", "3", "--threads", "1", *axes]) == 2
     assert asked == [(2 * 4 * 3, 0, 1)]

@@ -11,10 +11,12 @@ from fake_agent import fake
 from tracing import parts_of
 
 import jaxrl
-from jaxrl import exploration, losses, normalize, planning, returns
-from jaxrl.agents.experience import example_trajectory
+from jaxrl import exploration, losses, planning, returns
 from jaxrl.envs.registry import OWN, RANDOMIZATION, WRAPPERS, float_parameters
+from jaxrl.learning import pop_art
+from jaxrl.learning.experience import example_trajectory
 from jaxrl.replay import hindsight, prioritized, ranked, uniform
+from jaxrl.transforms import normalize
 from jaxrl.types import Env
 
 # ---------------------------------------------------------------- functions of arrays
@@ -32,13 +34,13 @@ ARRAYS = STEPS | {
     "theta": jnp.float32(0.1), "spread": jnp.float32(1),
     "statistics": normalize.init_statistics((3,)), "batch": jnp.ones((5, 3)),
     "x": jnp.ones((5, 3)), "clip": jnp.float32(10), "rate": jnp.float32(0.1),
-    "head": {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(1)}, "old": normalize.init_pop_art(),
-    "new": normalize.init_pop_art(), "gamma": jnp.float32(0.9), "tolerance": jnp.float32(1e-3), "policy": jnp.zeros(16),
+    "head": {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(1)}, "old": pop_art.init_pop_art(),
+    "new": pop_art.init_pop_art(), "gamma": jnp.float32(0.9), "tolerance": jnp.float32(1e-3), "policy": jnp.zeros(16),
 }  # fmt: skip
 OF = {
     ("take", "values"): jnp.ones((2, 3)),
-    ("pop_art_update", "scale"): normalize.init_pop_art(),
-    ("denormalize", "scale"): normalize.init_pop_art(),
+    ("pop_art_update", "scale"): pop_art.init_pop_art(),
+    ("denormalize", "scale"): pop_art.init_pop_art(),
     ("denormalize", "values"): jnp.ones((4, 2)),
     ("look_ahead", "values"): jnp.zeros(16),
     ("path_length", "policy"): jnp.zeros(16, jnp.int32),
@@ -54,8 +56,8 @@ FUNCTIONS = {
     for _, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__ and not function.__name__.startswith("_")
 }
-FUNCTIONS |= {f.__name__: f for f in (normalize.update_statistics, normalize.normalize, normalize.pop_art_update)}
-FUNCTIONS |= {f.__name__: f for f in (normalize.preserve_outputs, normalize.denormalize)}
+FUNCTIONS |= {f.__name__: f for f in (normalize.update_statistics, normalize.normalize, pop_art.pop_art_update)}
+FUNCTIONS |= {f.__name__: f for f in (pop_art.preserve_outputs, pop_art.denormalize)}
 FUNCTIONS |= {name: functools.partial(getattr(planning, name), MODEL) for name in PLANS}
 
 

@@ -5,14 +5,15 @@ import pytest
 from fake_agent import TRACED, fake
 
 import jaxrl
-from jaxrl import JaxrlError, cli, folder
+from jaxrl import JaxrlError, cli
+from jaxrl.analysis.plot import _labels
+from jaxrl.analysis.render import episode_of_run
+from jaxrl.analysis.results import Results
 from jaxrl.envs.axes import make_grid
-from jaxrl.plot import _labels
-from jaxrl.program import plan
-from jaxrl.render import episode_of_run
-from jaxrl.results import Results
+from jaxrl.runs import folder
+from jaxrl.runs.program import plan
 
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # as of a sweep's rows in test_program.py
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # as of a sweep's rows in runs/test_program.py
 
 
 # ---------------------------------------------------------------- what shares a program
@@ -119,7 +120,7 @@ def test_a_list_is_an_axis_and_a_tuple_one_value():
     ],
 )
 def test_a_bad_axis_is_refused_before_anything_compiles(env_params, message, monkeypatch):
-    monkeypatch.setattr(jaxrl.run, "compile_group", None)
+    monkeypatch.setattr(jaxrl.runs.run, "compile_group", None)
     with pytest.raises(JaxrlError, match=message):
         jaxrl.sweep(fake, "Pendulum-v1", env_params=env_params | {"discretize_actions": 3}, **RUN)
 

@@ -23,8 +23,8 @@ from rich.table import Table
 
 import jaxrl
 from jaxrl import checks
-from jaxrl.results import format_number
-from jaxrl.statistics import final_return
+from jaxrl.analysis.results import format_number
+from jaxrl.analysis.statistics import final_return
 
 REWARD_SCALE = {"hopper": 30, "walker2d": 5}  # elsewhere 1
 EVALUATIONS = 10

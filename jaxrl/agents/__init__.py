@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxrl.agents.a2c import a2c, one_step_actor_critic
-from jaxrl.agents.a3c import a3c
-from jaxrl.agents.acer import acer
-from jaxrl.agents.cem import cem
-from jaxrl.agents.ddpg import ddpg
-from jaxrl.agents.diayn import diayn
-from jaxrl.agents.discrete_sac import discrete_sac
-from jaxrl.agents.dppo import dppo
-from jaxrl.agents.dqn import dqn, qr_dqn, rainbow
-from jaxrl.agents.hill_climbing import hill_climbing
-from jaxrl.agents.naf import naf
-from jaxrl.agents.nfq import nfq
-from jaxrl.agents.ppo import ppo
-from jaxrl.agents.pqn import pqn
-from jaxrl.agents.r2d2 import r2d2
-from jaxrl.agents.redq import droq, redq
-from jaxrl.agents.reinforce import reinforce
-from jaxrl.agents.sac import sac
-from jaxrl.agents.sac_v1 import sac_v1
+from jaxrl.agents.off_policy.ddpg import ddpg
+from jaxrl.agents.off_policy.diayn import diayn
+from jaxrl.agents.off_policy.discrete_sac import discrete_sac
+from jaxrl.agents.off_policy.redq import droq, redq
+from jaxrl.agents.off_policy.sac import sac
+from jaxrl.agents.off_policy.sac_v1 import sac_v1
+from jaxrl.agents.off_policy.td3 import td3
+from jaxrl.agents.policy_gradient.a2c import a2c, one_step_actor_critic
+from jaxrl.agents.policy_gradient.a3c import a3c
+from jaxrl.agents.policy_gradient.acer import acer
+from jaxrl.agents.policy_gradient.dppo import dppo
+from jaxrl.agents.policy_gradient.ppo import ppo
+from jaxrl.agents.policy_gradient.reinforce import reinforce
+from jaxrl.agents.policy_gradient.trpo import npg, trpo
+from jaxrl.agents.search.cem import cem
+from jaxrl.agents.search.hill_climbing import hill_climbing
 from jaxrl.agents.tabular import (
     double_q_learning,
     expected_sarsa,
@@ -34,8 +31,11 @@ from jaxrl.agents.tabular import (
     sarsa_lambda,
     td,
 )
-from jaxrl.agents.td3 import td3
-from jaxrl.agents.trpo import npg, trpo
+from jaxrl.agents.value_based.dqn import dqn, qr_dqn, rainbow
+from jaxrl.agents.value_based.naf import naf
+from jaxrl.agents.value_based.nfq import nfq
+from jaxrl.agents.value_based.pqn import pqn
+from jaxrl.agents.value_based.r2d2 import r2d2
 from jaxrl.checks import unknown_name
 from jaxrl.types import Agent
 

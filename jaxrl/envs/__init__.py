@@ -1,8 +1,8 @@
 """Environments: `make` finds one by its id, and the wrappers change one into another."""
 
-from jaxrl.envs.grid import draw, grid_world
+from jaxrl.envs.own.grid import draw, grid_world
+from jaxrl.envs.own.tabular import model_env
 from jaxrl.envs.registry import list_ids, make
-from jaxrl.envs.tabular import model_env
 from jaxrl.envs.wrappers import (
     clip_actions,
     discretize_actions,

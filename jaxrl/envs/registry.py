@@ -7,22 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.envs import (
-    arm,
-    bit_flip,
-    brax_adapter,
-    grid,
-    gymnasium_adapter,
-    gymnax_adapter,
-    maximization_bias,
-    physics,
-    playground_adapter,
-    point,
-    point_reach,
-    probes,
-    random_walk,
-    wrappers,
-)
+from jaxrl.envs import wrappers
+from jaxrl.envs.adapters import brax as brax_adapter
+from jaxrl.envs.adapters import gymnasium as gymnasium_adapter
+from jaxrl.envs.adapters import gymnax as gymnax_adapter
+from jaxrl.envs.adapters import physics
+from jaxrl.envs.adapters import playground as playground_adapter
+from jaxrl.envs.own import arm, bit_flip, grid, maximization_bias, point, point_reach, probes, random_walk
 from jaxrl.envs.randomize import randomize
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Env, HostEnv

@@ -107,7 +107,7 @@ class ActorCritic(nn.Module):
             values, next_values = self.value(jnp.stack([obs, next_obs]))
             return values, next_values
         carries, _, features = self._features(obs, memory, fresh)
-        flat = lambda x: x.reshape(1, -1, *x.shape[2:])  # noqa: E731  [T, N, ...] -> [1, T * N, ...]
+        flat = lambda x: x.reshape(1, -1, *x.shape[2:])  # noqa: E731
         _, _, next_features = self._features(flat(next_obs), flat(carries)[0], None)
         values, next_values = self.value_head(features), self.value_head(next_features)
         return values[..., 0], next_values.reshape(values.shape[:-1])

@@ -9,7 +9,7 @@ import pytest
 from slow_actor_critic import descend, flat, log_prob_and_entropy, slow_gae, value_of
 
 from jaxrl import JaxrlError, a2c, init_train, make, train_step
-from jaxrl.agents.a3c import a3c
+from jaxrl.agents.policy_gradient.a3c import a3c
 from jaxrl.types import Discrete, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

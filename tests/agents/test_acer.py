@@ -9,9 +9,9 @@ import pytest
 import scipy.optimize
 
 from jaxrl import JaxrlError
-from jaxrl.agents.acer import acer, project, truncated_objective
-from jaxrl.agents.acer_networks import Critic, distribution, draw, statistics, stochastic_dueling
+from jaxrl.agents.policy_gradient.acer import acer, project, truncated_objective
 from jaxrl.networks import MLP
+from jaxrl.networks.acer import Critic, distribution, draw, statistics, stochastic_dueling
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3), max_steps=100)

@@ -18,8 +18,8 @@ from tracing import misused_keys, trace_agent
 
 from jaxrl import make
 from jaxrl.agents import AGENTS
-from jaxrl.agents.experience import make_experience
 from jaxrl.checks import JaxrlError
+from jaxrl.learning.experience import make_experience
 from jaxrl.types import Discrete, Spec, box
 
 # ---------------------------------------------------------------- where an agent acts

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, cem, evaluate, hill_climbing, make, train
-from jaxrl.agents.cem import CEMState, refit
-from jaxrl.agents.hill_climbing import HillClimbingState
-from jaxrl.agents.parameter_search import candidate_scores
+from jaxrl.agents.search.cem import CEMState, refit
+from jaxrl.agents.search.hill_climbing import HillClimbingState
+from jaxrl.learning.parameter_search import candidate_scores
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

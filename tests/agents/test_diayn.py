@@ -8,7 +8,7 @@ import slow_off_policy as slow
 from slow_off_policy import BATCH, HIDDEN, SPEC, Network
 
 from jaxrl import JaxrlError, evaluate, init_train, make, sac, train_step
-from jaxrl.agents.diayn import NOT_DRAWN, diayn, join, joined
+from jaxrl.agents.off_policy.diayn import NOT_DRAWN, diayn, join, joined
 from jaxrl.types import Discrete, Env, Outcome, Spec, Transition, box
 
 NUM_SKILLS = 3

@@ -8,7 +8,7 @@ import slow_off_policy as slow
 from slow_off_policy import BATCH, HIDDEN, Network
 
 from jaxrl import JaxrlError, train
-from jaxrl.agents.discrete_sac import discrete_sac
+from jaxrl.agents.off_policy.discrete_sac import discrete_sac
 from jaxrl.networks import MLP, Policy, PolicyHead, make_discrete_critics
 from jaxrl.types import Discrete, Env, Outcome, Spec, box
 

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import JaxrlError, init_train, make, ppo, train_step
-from jaxrl.agents.dppo import dppo
-from jaxrl.agents.minibatch import WORKER, scan_minibatches
-from jaxrl.parallel import shard_environments
+from jaxrl.agents.policy_gradient.dppo import dppo
+from jaxrl.learning.minibatch import WORKER, scan_minibatches
+from jaxrl.runs.parallel import shard_environments
 
 SIZES = {"num_envs": 4, "rollout_length": 5, "num_epochs": 2, "hidden_sizes": (4,), "learning_rate": 0.01}
 VARIANTS = {  # each with an environment, and the numbers of workers that are compared with one

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from jaxrl import JaxrlError, dqn, init_train, make, train_step
-from jaxrl.agents import value_heads
+from jaxrl.learning import value_heads
 from jaxrl.types import Discrete, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, init_train, make, train_step
-from jaxrl.agents.action_noise import MAX_ACTION_SIZE
-from jaxrl.agents.action_scale import from_action_space, to_action_space
-from jaxrl.agents.naf import NAFNetwork, Quadratic, naf, q_value
+from jaxrl.agents.value_based.naf import NAFNetwork, Quadratic, naf, q_value
+from jaxrl.learning.action_noise import MAX_ACTION_SIZE
+from jaxrl.learning.action_scale import from_action_space, to_action_space
 from jaxrl.networks import MLP
 from jaxrl.types import Discrete, Spec, Transition, box
 

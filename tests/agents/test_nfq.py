@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError
-from jaxrl.agents.nfq import nfq
+from jaxrl.agents.value_based.nfq import nfq
 from jaxrl.types import Discrete, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3), 2)

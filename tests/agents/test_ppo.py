@@ -9,8 +9,8 @@ import scipy.stats
 from slow_actor_critic import Adam, dense, descend, flat, log_prob_and_entropy, slow_gae, value_of
 
 from jaxrl import JaxrlError, init_train, make, ppo, train_step
-from jaxrl.agents import actor_critic
-from jaxrl.agents.action_scale import to_action_space
+from jaxrl.learning import actor_critic
+from jaxrl.learning.action_scale import to_action_space
 from jaxrl.networks import make_actor_critic
 from jaxrl.types import Discrete, Spec, Transition, box
 

@@ -8,8 +8,8 @@ import scipy.stats
 from slow_actor_critic import flat
 
 from jaxrl import JaxrlError
-from jaxrl.agents.minibatch import scan_minibatches
-from jaxrl.agents.pqn import pqn
+from jaxrl.agents.value_based.pqn import pqn
+from jaxrl.learning.minibatch import scan_minibatches
 from jaxrl.types import Discrete, Spec, Transition, box
 
 SPEC = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

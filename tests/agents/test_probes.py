@@ -41,9 +41,9 @@ from jaxrl import (
     train,
     trpo,
 )
-from jaxrl.agents import acer_networks
-from jaxrl.agents.naf import NAFNetwork
-from jaxrl.agents.value_heads import categorical
+from jaxrl.agents.value_based.naf import NAFNetwork
+from jaxrl.learning.pop_art import denormalize
+from jaxrl.learning.value_heads import categorical
 from jaxrl.networks import (
     MLP,
     ActorCritic,
@@ -55,8 +55,8 @@ from jaxrl.networks import (
     Value,
     greedy,
 )
+from jaxrl.networks import acer as acer_networks
 from jaxrl.networks.off_policy import Critic, make_discrete_critics
-from jaxrl.normalize import denormalize
 from jaxrl.types import Agent, Box, Discrete, Env
 
 GAMMA = 0.8

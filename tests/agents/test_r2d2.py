@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, evaluate, init_train, make, train
-from jaxrl.agents.r2d2 import r2d2, rescale_value, unscale_value
+from jaxrl.agents.value_based.r2d2 import r2d2, rescale_value, unscale_value
 from jaxrl.envs.wrappers import episode_statistics
 from jaxrl.loop import collect
 from jaxrl.networks import make_recurrent_q_network

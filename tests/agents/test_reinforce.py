@@ -8,8 +8,8 @@ import scipy.stats
 from slow_actor_critic import dense, log_prob_and_entropy
 
 from jaxrl import JaxrlError, init_train, make, train_step
-from jaxrl.agents.reinforce import reinforce
-from jaxrl.normalize import PopArt
+from jaxrl.agents.policy_gradient.reinforce import reinforce
+from jaxrl.learning.pop_art import PopArt
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

@@ -9,7 +9,7 @@ import slow_off_policy as slow
 from slow_off_policy import BATCH, BOUNDS, HIDDEN, SPEC, Network
 
 from jaxrl import JaxrlError
-from jaxrl.agents.sac_v1 import sac_v1
+from jaxrl.agents.off_policy.sac_v1 import sac_v1
 from jaxrl.types import Discrete, box
 
 RATES = {

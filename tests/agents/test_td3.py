@@ -9,7 +9,7 @@ import slow_off_policy as slow
 from slow_off_policy import BATCH, BOUNDS, SPEC, Network
 
 from jaxrl import JaxrlError, ddpg, td3
-from jaxrl.agents.td3 import TD3Params
+from jaxrl.agents.off_policy.td3 import TD3Params
 from jaxrl.types import Discrete, box
 
 RATES = {"actor_learning_rate": 0.02, "critic_learning_rate": 0.03, "tau": 0.3}

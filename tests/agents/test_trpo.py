@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from slow_actor_critic import slow_gae
-from test_natural_gradient import SlowPolicy, gradient
+from slow_policy import SlowPolicy, gradient
 
 from jaxrl import JaxrlError, init_train, make, train_step
-from jaxrl.agents.baseline import make_baseline
-from jaxrl.agents.trpo import episode_returns, npg, trpo
+from jaxrl.agents.policy_gradient.trpo import episode_returns, npg, trpo
+from jaxrl.learning.baseline import make_baseline
 from jaxrl.types import Discrete, Spec, Transition, box
 
 DISCRETE = Spec("Fake-v0", box(-1, 1, (2,)), Discrete(3))

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import checks, envs, ppo, program
-from jaxrl.envs import physics
+from jaxrl import checks, envs, ppo
+from jaxrl.envs.adapters import physics
+from jaxrl.runs import program
 
 QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 

@@ -7,8 +7,8 @@ import pytest
 from playing import play
 
 from jaxrl import checks, envs
-from jaxrl.envs.arm import ArmState
-from jaxrl.envs.point import PointState
+from jaxrl.envs.own.arm import ArmState
+from jaxrl.envs.own.point import PointState
 
 POINT, EASY, HARD = "jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0"
 MADE = {"point": envs.make(POINT, max_steps=40), "easy": envs.make(EASY), "hard": envs.make(HARD)}

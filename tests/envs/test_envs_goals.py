@@ -7,7 +7,7 @@ import pytest
 from playing import play
 
 from jaxrl import checks, envs
-from jaxrl.envs import arm, bit_flip, point_reach
+from jaxrl.envs.own import arm, bit_flip, point_reach
 
 BITS, POINT, ARM = "jaxrl/BitFlip-v0", "jaxrl/PointReach-v0", "jaxrl/ArmReach-v0"
 MADE = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrl import checks, envs
-from jaxrl.envs import grid
-from jaxrl.envs.tabular import TabularState, model_env
+from jaxrl.envs.own import grid
+from jaxrl.envs.own.tabular import TabularState, model_env
 from jaxrl.types import Discrete, Model
 
 TWO_STARTS = "S.T/S#X/.S."

@@ -19,7 +19,8 @@ from host_worlds import LIMIT  # importing it registers its environments
 import jaxrl
 from jaxrl import JaxrlError
 from jaxrl.checks import StepError
-from jaxrl.envs import gymnasium_adapter, registry
+from jaxrl.envs import registry
+from jaxrl.envs.adapters import gymnasium as gymnasium_adapter
 from jaxrl.types import Box, Discrete, HostEnv, box
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl import checks, envs
-from jaxrl.envs import playground_adapter
+from jaxrl.envs.adapters import playground as playground_adapter
 
 QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 CARTPOLE = "playground/CartpoleBalance"

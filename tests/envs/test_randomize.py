@@ -10,7 +10,8 @@ from fake_agent import fake
 
 import jaxrl
 from jaxrl import checks, envs
-from jaxrl.envs import brax_adapter, physics
+from jaxrl.envs.adapters import brax as brax_adapter
+from jaxrl.envs.adapters import physics
 from jaxrl.envs.randomize import RandomizedState
 from jaxrl.types import Box
 

@@ -10,7 +10,7 @@ from experience import GOAL, Kind, fill, goal_history, goal_spec, history, spec,
 import jaxrl
 from jaxrl import prng
 from jaxrl.checks import JaxrlError
-from jaxrl.envs import bit_flip
+from jaxrl.envs.own import bit_flip
 from jaxrl.replay import hindsight, prioritized, uniform
 from jaxrl.replay.hindsight import STRATEGIES, relabel
 from jaxrl.replay.prioritized import PrioritizedState

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.agents.tabular import common
-from jaxrl.agents.tabular.common import TableState
 from jaxrl.exploration import epsilon_greedy_probabilities
+from jaxrl.learning import tables as common
+from jaxrl.learning.tables import TableState
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 

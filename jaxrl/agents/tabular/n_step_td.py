@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.agents.tabular import common
+from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.agents.tabular import common
 from jaxrl.exploration import epsilon_greedy
+from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
 

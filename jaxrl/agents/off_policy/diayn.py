@@ -1,0 +1,184 @@
+"""Diversity is all you need: skills that are learnt without a reward (Eysenbach et al. 2019)."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrl import checks
+from jaxrl.agents.off_policy.sac import sac
+from jaxrl.learning.action_scale import check_bounded
+from jaxrl.learning.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.learning.off_policy import check_networks, descend
+from jaxrl.learning.temperature import check_temperature
+from jaxrl.networks import MLP, Policy, PolicyHead
+from jaxrl.networks.torsos import as_floats, holds_pixels
+from jaxrl.replay import Sample
+from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
+
+NOT_DRAWN = -1
+METRICS = ("skill_reward", "discriminator_loss", "accuracy")
+
+
+class DIAYNParams(NamedTuple):
+    """Of all that SAC learns, and of q; also of their optimisers."""
+
+    sac: PyTree
+    discriminator: PyTree
+
+
+def joined(spec: Spec, num_skills: int) -> Spec:
+    """The spec of what policy and critics see: an observation, and one number for each skill."""
+    return spec._replace(obs_space=box(-np.inf, np.inf, (spec.obs_space.shape[0] + num_skills,)), goal=None)
+
+
+def join(obs: Array, skill: Array, num_skills: int) -> Array:
+    """Observations, float32 `[..., D]`, with their skills `[...]`: `[..., D + num_skills]`."""
+    return jnp.concatenate([obs, jax.nn.one_hot(skill, num_skills)], axis=-1)
+
+
+@with_experience()
+def diayn(
+    *,
+    num_skills: int = 10,
+    reward_weight: float = 0.0,
+    discriminator_observes: tuple[int, ...] = (),
+    discriminator_learning_rate: float = 3e-4,
+    actor_learning_rate: float = 3e-4,
+    critic_learning_rate: float = 3e-4,
+    temperature_learning_rate: float = 3e-4,
+    experience: Experience,
+    tau: float = 0.005,
+    temperature: str = "fixed",
+    initial_temperature: float = 0.1,
+    target_entropy: float = -1.0,
+    num_critics: int = 2,
+    hidden_sizes: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+) -> Agent:
+    """Learns skills which lead to states that tell them apart; for actions between finite bounds, observed vectors.
+
+    Each episode has a skill z, drawn uniformly as it begins, that policy and critics see. The reward is what the state
+    that a step leads to tells of it to a discriminator q, which learns from the same batches:
+
+    ```
+    r = log q(z | s') - log p(z) + reward_weight * (the environment's reward)
+    ```
+
+    (Eysenbach et al. 2019, equation 3, algorithm 1). It is computed when a step is replayed, by q as it then is.
+    Soft actor-critic maximises it. Greedy episodes draw their skill, too: `evaluate` averages over skills.
+
+    Args:
+      num_skills: how many skills, at least 2.
+      reward_weight: how much the environment's reward counts beside the discriminator's, >= 0.
+      discriminator_observes: which entries of an observation the discriminator sees, such as a position; () is all.
+      discriminator_learning_rate: Adam's step size for the discriminator, > 0.
+      actor_learning_rate: Adam's step size for the policy, > 0.
+      critic_learning_rate: Adam's step size for the critics, > 0.
+      temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
+      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
+      temperature: alpha: fixed, auto (learnt) or state (learnt, as a function of the state).
+      initial_temperature: alpha at the first step, > 0.
+      target_entropy: where a learnt temperature holds the entropy, for each dimension of the actions.
+      num_critics: how many critics.
+      hidden_sizes: units of each fully connected layer, the discriminator's too.
+      activation: of the hidden layers: tanh, relu, swish, elu or gelu.
+      layer_norm: whether the critics' layers are normalised.
+
+    Returns:
+      an `Agent`; its metrics: those of `sac`, skill_reward (r without the environment's), discriminator_loss, accuracy.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+    """
+    checks.integer("diayn", 2, num_skills=num_skills)
+    checks.number("diayn", 0, reward_weight=reward_weight)
+    entries = {f"discriminator_observes[{i}]": x for i, x in enumerate(discriminator_observes)}
+    checks.integer("diayn", 0, **entries)
+    shared = {
+        "actor_learning_rate": actor_learning_rate, "critic_learning_rate": critic_learning_rate,
+        "temperature_learning_rate": temperature_learning_rate, "tau": tau, "num_critics": num_critics,
+        "hidden_sizes": hidden_sizes, "activation": activation, "layer_norm": layer_norm,
+    }  # fmt: skip
+    check_networks("diayn", discriminator_learning_rate=discriminator_learning_rate, **shared)
+    check_temperature("diayn", temperature, initial_temperature, initial_temperature, 1)
+    checks.number("diayn", target_entropy=target_entropy)
+    discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
+    optimizer = optax.adam(discriminator_learning_rate)
+
+    def guess(params: PyTree, obs: Array) -> distrax.Categorical:  # q(. | s)
+        return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
+
+    def make_update(sac_step: Callable, metrics: tuple[str, ...]):
+        """SAC's update with the skill's reward, observations that hold the skill, and the discriminator's own step."""
+
+        def gradient_step(spec: Spec, learner: Learner, sample: Sample, weights: Array, key: Key, *time: Array):
+            params, target, opt_state = learner
+            steps, skill = sample.steps, sample.steps.extras["skill"]  # leaves [B, L, ...], [B, L]
+            obs, next_obs = (as_floats(x, holds_pixels(spec.obs_space)) for x in (steps.obs, steps.next_obs))
+            reward = guess(params.discriminator, next_obs).log_prob(skill) + math.log(num_skills)  # equation 3
+            steps = steps._replace(
+                obs=join(obs, skill, num_skills),
+                reward=reward + reward_weight * steps.reward,
+                next_obs=join(next_obs, skill, num_skills),
+            )
+            batch = experience.in_one(sample._replace(steps=steps))
+            inside = Learner(params.sac, target, opt_state.sac)
+            inside, errors, values = sac_step(joined(spec, num_skills), inside, batch, weights, key, *time)
+
+            def discriminator_loss(params: PyTree):
+                found = guess(params, next_obs[:, 0])
+                return -jnp.mean(weights * found.log_prob(skill[:, 0])), jnp.mean(found.mode() == skill[:, 0])
+
+            q, q_opt, *found = descend(optimizer, discriminator_loss, params.discriminator, opt_state.discriminator)
+            learner = Learner(DIAYNParams(inside.params, q), inside.target_params, DIAYNParams(inside.opt_state, q_opt))
+            return learner, errors, values | dict(zip(METRICS, (reward[:, 0].mean(), *found), strict=True))
+
+        return experience.make_update(
+            gradient_step, (*metrics, *METRICS), prepare=lambda sample: sample, extras=("skill",)
+        )
+
+    # What SAC makes at `init` is handed on as it is: the state around it is made below.
+    agent = inspect.unwrap(sac)(
+        experience=experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
+        temperature=temperature, initial_temperature=initial_temperature, target_entropy=target_entropy,
+    )  # fmt: skip
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        check_bounded("diayn", spec, "discrete_sac or dqn")
+        space = spec.obs_space
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            raise checks.JaxrlError(f"diayn: {spec.id} has {space} observations; it needs vectors of numbers")
+        checks.one_of("diayn", range(space.shape[0]), **entries)
+        sac_key, q_key = jax.random.split(key)
+        inside = agent.init(sac_key, joined(spec, num_skills))
+        q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
+        params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
+        learner = Learner(params, inside.target_params, opt_state)
+        # Where any step may be truncated the replay keeps what followed each, terminal ones too: q is asked about it.
+        spec = spec if spec.goal else spec._replace(truncates_early=True)
+        return experience.init(learner, spec, {"skill": jnp.int32(0)})
+
+    def act(state: ReplayState, memory: Array, obs: Array, key: Key, step: Array, explore: bool = True):
+        skill_key, key = jax.random.split(key)
+        drawn = jax.random.randint(skill_key, memory.shape, 0, num_skills)
+        skill = jnp.where(memory == NOT_DRAWN, drawn, memory)
+        inside = state._replace(spec=joined(state.spec, num_skills), params=state.params.sac)
+        obs = as_floats(obs, holds_pixels(state.spec.obs_space))
+        action, _, extras = agent.act(inside, (), join(obs, skill, num_skills), key, step, explore)
+        return action, skill, extras | {"skill": skill}
+
+    def init_memory(num_envs: int) -> Array:
+        return jnp.full(num_envs, NOT_DRAWN, jnp.int32)
+
+    return agent._replace(init=init, act=act, init_memory=init_memory, name="diayn")

@@ -1,0 +1,178 @@
+"""Soft actor-critic with a learnt temperature (Haarnoja et al. 2018b)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import checks
+from jaxrl.learning import off_policy
+from jaxrl.learning.action_scale import check_bounded, from_action_space
+from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.off_policy import descend, every
+from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
+from jaxrl.networks import SquashedGaussian, make_critics, make_torso
+from jaxrl.replay.n_step import NStep
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
+
+METRICS = ("critic_loss", "q_mean", "entropy", "temperature")
+POLICY_VALUES = {"min": jnp.min, "mean": jnp.mean}
+
+
+class SACParams(NamedTuple):
+    """Of pi, of all Q_i together, and of alpha; also of their optimisers."""
+
+    actor: PyTree
+    critics: PyTree
+    temperature: PyTree
+
+
+@with_experience()
+def sac(
+    *,
+    actor_learning_rate: float = 3e-4,
+    critic_learning_rate: float = 3e-4,
+    temperature_learning_rate: float = 3e-4,
+    experience: Experience,
+    tau: float = 0.005,
+    temperature: str = "auto",
+    initial_temperature: float = 1.0,
+    final_temperature: float = 0.0,
+    temperature_steps: int = 100_000,
+    target_entropy: float = -1.0,
+    num_critics: int = 2,
+    target_critics: int = 0,
+    policy_value: str = "min",
+    policy_delay: int = 1,
+    target_update_every: int = 1,
+    hidden_sizes: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    dropout: float = 0.0,
+    torso: str = "auto",
+) -> Agent:
+    """Soft actor-critic: a policy that earns reward and keeps its entropy; for actions between finite bounds.
+
+    Maximises E[sum_t r_t + alpha H(pi(. | s_t))] (Haarnoja et al. 2018b, equation 1, algorithm 1). Everything counts in
+    [-1, 1], which is mapped onto the actions' bounds. With n_step above 1 the entropies between do not count.
+
+    Args:
+      actor_learning_rate: Adam's step size for the policy, > 0.
+      critic_learning_rate: Adam's step size for the critics, > 0.
+      temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
+      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
+      temperature: alpha: auto (learnt), state (learnt, as a function of the state) or fixed (by a linear schedule).
+      initial_temperature: alpha at the first step, > 0.
+      final_temperature: where its schedule ends, >= 0; 0 keeps it at the first.
+      temperature_steps: environment steps that the schedule takes.
+      target_entropy: where a learnt temperature holds the entropy, for each dimension of the actions.
+      num_critics: how many critics.
+      target_critics: of how many of them, drawn anew each time, a target takes the least value; 0 is all.
+      policy_value: what the policy is improved on: the critics' min or mean.
+      policy_delay: gradient steps of the critics to one of policy and temperature.
+      target_update_every: gradient steps between updates of the target critics.
+      hidden_sizes: units of each fully connected layer.
+      activation: of the hidden layers: tanh, relu, swish, elu or gelu.
+      layer_norm: whether the critics' layers are normalised (Ba et al. 2016).
+      dropout: how much of each of the critics' layers is dropped in learning, in [0, 1) (Hiraoka et al. 2022).
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
+
+    Returns:
+      an `Agent`; its metrics: critic_loss, q_mean (of the batch's actions), entropy (in its next states), temperature.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+    """
+    off_policy.check_networks(
+        "sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
+        critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,
+        policy_delay=policy_delay, target_update_every=target_update_every, layer_norm=layer_norm,
+    )  # fmt: skip
+    checks.one_of("sac", POLICY_VALUES, policy_value=policy_value)
+    checks.number("sac", target_entropy=target_entropy)
+    checks.number("sac", 0, 0.99, dropout=dropout)
+    checks.integer("sac", 0, target_critics=target_critics)
+    checks.one_of("sac", range(num_critics + 1), target_critics=target_critics)
+    check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
+    optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
+
+    def actor(spec: Spec) -> nn.Module:
+        return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
+
+    def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:
+        """Of as many critics as there are parameters of, `[n, B]`."""
+        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
+        rngs = None if isinstance(dropout, int | float) and dropout == 0 else {"dropout": key}
+        return critics(len(jax.tree.leaves(params)[0])).apply(params, obs, action, rngs=rngs)
+
+    def entropy_of(spec: Spec) -> Temperature:
+        return make_temperature(
+            "sac", temperature, initial_temperature, final_temperature, temperature_steps,
+            target_entropy * spec.action_space.shape[0], make_torso("sac", spec, torso, hidden_sizes, activation),
+        )  # fmt: skip
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        check_bounded("sac", spec, "discrete_sac or dqn")
+        actor_key, critic_key, alpha_key = jax.random.split(key, 3)
+        obs, action = off_policy.examples(spec)
+        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
+        critic_params = critics.init(critic_key, obs, action)
+        params = SACParams(actor(spec).init(actor_key, obs), critic_params, entropy_of(spec).init(alpha_key, obs))
+        return experience.init(off_policy.first_learner(params, critic_params, optimizers), spec)
+
+    def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
+        return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
+
+    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+        params, target, opt_state = learner
+        next_key, action_key, subset_key, *drop_keys = jax.random.split(key, 6)
+        action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)
+        next_action, next_log_prob = actor(spec).apply(params.actor, batch.next_obs).sample_and_log_prob(seed=next_key)
+        chosen = off_policy.some_critics(subset_key, target, target_critics)
+        next_q = q_values(chosen, batch.next_obs, next_action, spec, drop_keys[0]).min(axis=0)
+        next_value = next_q - entropy.value(params.temperature, batch.next_obs, step) * next_log_prob  # equation 3
+        y = batch.reward + batch.discount * next_value  # equation 2
+
+        def critic_loss(critic_params: PyTree):  # equation 5
+            q = q_values(critic_params, batch.obs, action, spec, drop_keys[1])
+            loss, errors = off_policy.squared_errors(q, y, weights)
+            return loss, (errors, q.mean())
+
+        critics, critic_opt, loss, (errors, q_mean) = descend(
+            optimizers.critics, critic_loss, params.critics, opt_state.critics
+        )
+        alpha = entropy.value(params.temperature, batch.obs, step)
+
+        def actor_loss(actor_params: PyTree):  # equation 9
+            drawn, log_prob = actor(spec).apply(actor_params, batch.obs).sample_and_log_prob(seed=action_key)
+            q = POLICY_VALUES[policy_value](q_values(critics, batch.obs, drawn, spec, drop_keys[2]), axis=0)
+            return jnp.mean(alpha * log_prob - q), -log_prob
+
+        def improve():
+            actor, actor_opt, _, entropies = descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)
+
+            def temperature_loss(temperature: PyTree):  # equation 18
+                return entropy.loss(temperature, batch.obs, step, entropies), ()
+
+            temperature, temperature_opt, *_ = descend(
+                optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
+            )
+            return SACParams(actor, critics, temperature), SACParams(actor_opt, critic_opt, temperature_opt)
+
+        unchanged = params._replace(critics=critics), opt_state._replace(critics=critic_opt)
+        params, opt_state = every(policy_delay, count, improve, unchanged)
+        target = every(target_update_every, count, lambda: optax.incremental_update(critics, target, tau), target)
+        values = dict(zip(METRICS, (loss, q_mean, -next_log_prob.mean(), alpha.mean()), strict=True))
+        return Learner(params, target, opt_state), errors, values
+
+    update = experience.make_update(gradient_step, METRICS)
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, name="sac", tolerates_stale_actions=True,
+        interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Agents that go up the gradient of the policy's return."""

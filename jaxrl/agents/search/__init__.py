@@ -1,0 +1,1 @@
+"""Search over a policy's parameters, without gradients."""

@@ -1,0 +1,185 @@
+"""Deep Q-network (Mnih et al. 2015), and the improvements of it that Rainbow combines (Hessel et al. 2018).
+
+Each improvement is an argument, and they compose: `rainbow` and `qr_dqn` are calls of `dqn`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import checks
+from jaxrl.exploration import epsilon_greedy
+from jaxrl.learning import value_heads, value_regression
+from jaxrl.learning.experience import Experience, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.preset import preset
+from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.losses import take
+from jaxrl.networks import DUELING, QNetwork, make_q_network
+from jaxrl.replay.n_step import NStep
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+
+
+@with_experience(replay_size=10_000, batch_size=128)
+def dqn(
+    *,
+    learning_rate: float = 5e-4,
+    anneal_steps: int = 0,
+    epsilon_start: float = 1.0,
+    epsilon_final: float = 0.05,
+    epsilon_decay_steps: int = 10_000,
+    experience: Experience,
+    target_network: bool = True,
+    target_update_every: int = 500,
+    tau: float = 1.0,
+    double: bool = False,
+    dueling: bool = False,
+    dueling_aggregation: str = "mean",
+    noisy: bool = False,
+    atoms: int = 1,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    quantiles: int = 1,
+    loss: str = "huber",
+    max_grad_norm: float = 10.0,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    activation: str = "relu",
+    torso: str = "auto",
+) -> Agent:
+    """Deep Q-network, for discrete actions.
+
+    Regresses Q(s, a) to r + gamma max_a' Q_target(s', a') on transitions drawn from a replay (Mnih et al. 2015,
+    algorithm 1). What follows composes freely: `double`, `dueling`, `replay="prioritized"`, `n_step`, `noisy` and
+    `atoms`; all of them together are Rainbow.
+
+    Args:
+      learning_rate: Adam's step size, > 0.
+      anneal_steps: environment steps over which the learning rate falls linearly to 0; 0 keeps it constant.
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
+      experience: what is learnt from, and when.
+      target_network: whether there is one; without it, the online network values its own targets (naive DQN).
+      target_update_every: environment steps between updates of the target network.
+      tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
+      double: whether the online network chooses the action that the target network values (van Hasselt et al. 2016,
+        equation 4).
+      dueling: whether the network tells a state's value from the advantages of its actions (Wang et al. 2016).
+      dueling_aggregation: what is subtracted from the advantages before they are added to the value: their mean
+        (equation 9) or their max (equation 8).
+      noisy: whether the last two layers explore by noise of learnt size (Fortunato et al. 2018); an epsilon of 0 then
+        leaves exploring to them.
+      atoms: with more than 1, on how many returns from v_min to v_max the network puts probabilities (C51, Bellemare
+        et al. 2017); `loss` then does not count.
+      v_min: the least return that atoms can tell.
+      v_max: the greatest; above v_min. A new network values everything halfway between the two.
+      quantiles: with more than 1, how many quantiles of the return the network learns (QR-DQN, Dabney et al. 2018);
+        not together with atoms; `loss` then does not count.
+      loss: of the temporal-difference error: huber or squared.
+      max_grad_norm: global norm that the gradient is clipped to, > 0.
+      hidden_sizes: units of each fully connected layer.
+      activation: of the hidden layers: tanh, relu, swish, elu or gelu.
+      torso: mlp, cnn, nature, or auto: nature for images of at least 36 x 36 pixels, cnn for smaller ones, else mlp.
+
+    Returns:
+      an `Agent`; its metrics are loss, q_mean (over the batch's actions) and epsilon. During the warm-up the first two
+      are 0.
+
+    Raises:
+      JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
+
+    Example:
+      >>> dqn(double=True, dueling=True, replay="prioritized", n_step=3).rollout_length
+      1
+    """
+    check_regression(
+        "dqn", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
+        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
+    )  # fmt: skip
+    checks.number("dqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
+    checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, atoms=atoms, quantiles=quantiles)
+    checks.number("dqn", v_min=v_min, v_max=v_max)
+    checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
+    if atoms > 1 and quantiles > 1:
+        raise checks.JaxrlError(
+            f"dqn: quantiles={quantiles} is not accepted together with atoms={atoms}; one must be 1"
+        )
+    if atoms > 1:
+        checks.increasing("dqn", v_min=v_min, v_max=v_max)
+        head = value_heads.categorical(atoms, v_min, v_max)
+    else:
+        head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
+    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+
+    def network(spec: Spec) -> QNetwork:
+        return make_q_network(
+            "dqn", spec, torso, hidden_sizes, activation, dueling=dueling_aggregation if dueling else "none",
+            noisy=noisy, outputs=head.outputs,
+        )  # fmt: skip
+
+    def apply(params: PyTree, obs: Array, spec: Spec, key: Key) -> Array:
+        return network(spec).apply(params, obs, rngs={"noise": key} if noisy else None)
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
+        params = network(spec).init(key, obs)
+        return value_regression.init_state(experience, params, spec, optimizer)
+
+    def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        noise_key, key = jax.random.split(key) if noisy else (None, key)
+        if explore:
+            outputs = apply(state.params, obs, state.spec, noise_key)
+        else:
+            outputs = network(state.spec).apply(state.params, obs)
+        return epsilon_greedy(key, head.mean(outputs), epsilon_at(step) if explore else 0.0), policy_memory, {}
+
+    def target(params: PyTree, target_params: PyTree, batch: NStep, spec: Spec, key: Key) -> Array:
+        value_key, choice_key = jax.random.split(key)
+        outputs = apply(target_params, batch.next_obs, spec, value_key)  # [B, num_actions(, K)]
+        chooser = apply(params, batch.next_obs, spec, choice_key) if double else outputs
+        best = jnp.argmax(head.mean(chooser), axis=-1)
+        return head.target(take(outputs, best), batch.reward, batch.discount)
+
+    def td_loss(params: PyTree, batch: NStep, target: Array, spec: Spec, key: Key) -> Loss:
+        outputs = take(apply(params, batch.obs, spec, key), batch.action)
+        value, errors = head.loss(outputs, target)
+        return Loss(value, errors, {"q_mean": head.mean(outputs).mean()})
+
+    learn = value_regression.make_update(
+        experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
+        target_update_every=target_update_every, tau=tau, target_network=target_network, anneal_steps=anneal_steps,
+    )  # fmt: skip
+
+    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
+        state, metrics = learn(state, trajectory, key, step)
+        return state, metrics | {"epsilon": epsilon_at(step)}
+
+    return Agent(
+        init, act, update, experience.num_envs, experience.rollout_length, name="dqn", tolerates_stale_actions=True,
+        interrupt=interrupt_of(experience.replay),
+    )  # fmt: skip
+
+
+rainbow = preset(
+    dqn,
+    "rainbow",
+    """Rainbow: double, dueling, noisy, categorical, 3-step DQN with prioritized replay (Hessel et al. 2018).""",
+    double=True,
+    dueling=True,
+    noisy=True,
+    atoms=51,
+    n_step=3,
+    replay="prioritized",
+    priority_alpha=0.5,
+    epsilon_start=0.0,
+    epsilon_final=0.0,
+)
+
+qr_dqn = preset(
+    dqn,
+    "qr_dqn",
+    """Quantile-regression DQN: the return's quantiles in place of its mean (Dabney et al. 2018, algorithm 1).""",
+    quantiles=51,
+)

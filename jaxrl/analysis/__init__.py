@@ -1,0 +1,1 @@
+"""What becomes of a run: results, statistics, figures and pictures."""

@@ -1,0 +1,224 @@
+"""Pictures and animations of an episode, of environments that can draw themselves (`Env.draw`).
+
+A frame is the state that an action is chosen in, so an episode of `T` steps has `T` of them, the first its start. The
+state that its last step leads to is not among them: an environment resets itself within that step.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import checks, prng
+from jaxrl.evaluation import DEFAULT_MAX_STEPS
+from jaxrl.files import write_atomically
+from jaxrl.numerics import standard_numbers
+from jaxrl.types import Agent, Array, Env, Key, PyTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from jaxrl.runs.run import Ready
+
+FORMATS = ("gif", "png")
+DRAWN = (
+    *("jaxrl/Corridor-v0", "jaxrl/Maze-v0", "jaxrl/Cliff-v0", "jaxrl/WindyGrid-v0", "jaxrl/PointReach-v0"),
+    *("jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0", "jaxrl/ArmReach-v0", "CartPole-v1", "Pendulum-v1"),
+    *(
+        "Acrobot-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Asterix-MinAtar",
+        "Breakout-MinAtar",
+        "Freeway-MinAtar",
+    ),
+    *("Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FrozenLake-misc"),
+)
+PANEL = 3.6  # inches: the longer side of what is drawn
+TITLE, GAP = 0.32, 0.1  # inches above it, and around it
+DPI = 100
+
+
+@standard_numbers
+def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | None = None) -> tuple[PyTree, Array]:
+    """The environment's states in one greedy episode. Pure, like `jaxrl.evaluate`.
+
+    Args:
+      key: for the environment's draws (and the policy's, where even its greedy form is random).
+      agent: who acts.
+      state: the agent's state, `TrainState.agent` after training.
+      env: where.
+      max_steps: where a longer episode is cut off; by default the environment's own time limit, or 10,000 where it has
+        none.
+
+    Returns:
+      the states in which the agent acted, leaves `[max_steps, ...]`, and how many of them there are, int32 `()`; what
+      follows is zeros.
+
+    Raises:
+      JaxrlError: if `max_steps` is not a positive whole number.
+    """
+    limit = max_steps if max_steps is not None else env.spec.max_steps or DEFAULT_MAX_STEPS
+    checks.integer("rollout", max_steps=limit)
+    reset_key, run_key = jax.random.split(prng.unrolled(key))
+    env_state, obs = env.reset(reset_key)
+
+    def unfinished(carry):
+        t, *_, ended = carry
+        return (t < limit) & ~ended
+
+    def one_step(carry):
+        t, memory, env_state, obs, states, _ = carry
+        states = jax.tree.map(lambda all, now: all.at[t].set(now), states, env_state)
+        act_key, step_key = jax.random.split(jax.random.fold_in(run_key, t))
+        batch = jax.tree.map(lambda x: x[None], obs)  # [...] -> [N=1, ...]
+        action, memory, _ = agent.act(state, memory, batch, act_key, jnp.int32(0), explore=False)
+        env_state, obs, outcome = env.step(step_key, env_state, action[0])
+        return t + 1, memory, env_state, obs, states, outcome.terminated | outcome.truncated
+
+    states = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), env_state)
+    carry = (jnp.int32(0), agent.init_memory(1), env_state, obs, states, jnp.bool(False))
+    length, *_, states, _ = jax.lax.while_loop(unfinished, one_step, carry)
+    return states, length
+
+
+def episode(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | None = None) -> PyTree:
+    """`rollout`, compiled and cut to the episode's length: states of NumPy arrays, leaves `[T, ...]`."""
+    states, length = jax.jit(lambda key, state: rollout(key, agent, state, env, max_steps))(key, state)
+    return jax.tree.map(lambda x: np.asarray(x[: int(length)]), states)
+
+
+def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw: int = 0) -> PyTree:
+    """A greedy episode of one seed of a run, from its newest checkpoint; see `episode` and `jaxrl.runs.run.trained`.
+
+    Args:
+      ready: from `jaxrl.runs.run.prepare`.
+      out: the run's folder.
+      config: the configuration's place in `ready.plan.configs`.
+      seed: the seed's number, from 0.
+      draw: another number, 0 to 2**31 - 1, draws another episode; none is one that the run evaluates itself by.
+    """
+    from jaxrl.runs.program import EVALUATION
+    from jaxrl.runs.run import trained
+
+    agent, state = trained(ready, out, config, seed)
+    key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
+    # An evaluation folds its draw, which is less than 2**31, into this key: the numbers from there on are free.
+    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.envs[config])
+
+
+def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) -> None:
+    """Writes an animation, one frame for each state.
+
+    Args:
+      env: an environment that can draw itself.
+      states: of one episode, from `episode`; leaves `[T, ...]`.
+      path: the file, which must end in .gif.
+      fps: frames per second, 1 to 50; a viewer that follows the format waits for hundredths of a second.
+
+    Raises:
+      JaxrlError: for an environment that cannot draw itself, another ending or rate.
+
+    Example::
+
+        env, agent = jaxrl.make("jaxrl/Point-v0", discretize_actions=3), jaxrl.dqn()
+        state, _ = jaxrl.train(key, agent, env, 50_000)
+        animate(env, episode(key, agent, state.agent, env), "point.gif")
+    """
+    check(env, path, ("gif",))
+    checks.number("animate", 1, 50, fps=fps)
+    from PIL import Image
+
+    figure, [axes] = _panels(env, states, 1)
+    own, images = axes.get_children(), []
+    for t in range(_length(states)):
+        for drawn in set(axes.get_children()).difference(own):  # `axes.clear` takes as long as all the rest
+            drawn.remove()
+        env.draw(_state(states, t), axes)
+        axes.set_title(f"{env.spec.id}, step {t}", fontsize=10)
+        figure.canvas.draw()
+        images.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256))
+    options = {"save_all": True, "append_images": images[1:], "duration": 1000 / fps, "loop": 0}
+    write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
+
+
+def picture(env: Env, states: PyTree, path: str | os.PathLike, num_frames: int = 6) -> None:
+    """Writes a picture: states of the episode in a row, evenly spaced, the first and the last among them.
+
+    Args:
+      env: an environment that can draw itself.
+      states: of one episode, from `episode`; leaves `[T, ...]`.
+      path: the file, which must end in .png.
+      num_frames: how many; fewer where the episode has fewer.
+
+    Raises:
+      JaxrlError: for an environment that cannot draw itself, another ending or number.
+    """
+    check(env, path, ("png",))
+    checks.integer("picture", num_frames=num_frames)
+    times = np.unique(np.linspace(0, _length(states) - 1, num_frames).round().astype(int))
+    figure, panels = _panels(env, states, len(times))
+    for axes, t in zip(panels, times, strict=True):
+        env.draw(_state(states, t), axes)
+        axes.set_title(f"{env.spec.id}, step {t}" if axes is panels[0] else f"step {t}", fontsize=10)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
+
+
+def render(env: Env, states: PyTree, path: str | os.PathLike) -> None:
+    """An animation or a picture, as the path ends in .gif or .png; see `animate` and `picture`.
+
+    Raises:
+      JaxrlError: for an environment that cannot draw itself, and another ending.
+    """
+    check(env, path)
+    (animate if _ending(path) == "gif" else picture)(env, states, path)
+
+
+def check(env: Env, path: str | os.PathLike, formats: tuple[str, ...] = FORMATS) -> None:
+    """Checks that an environment can draw itself, and that a path ends in one of the formats.
+
+    Raises:
+      JaxrlError: saying which environments can, or which endings there are.
+    """
+    if _ending(path) not in formats:
+        raise checks.JaxrlError(f"render: {os.fspath(path)} is not accepted; it must end in .{' or .'.join(formats)}")
+    if env.draw is None:
+        raise checks.JaxrlError(f"render: {env.spec.id} cannot draw itself; these can: {', '.join(DRAWN)}")
+
+
+def _ending(path: str | os.PathLike) -> str:
+    return pathlib.Path(path).suffix.lower().removeprefix(".")
+
+
+def _length(states: PyTree) -> int:
+    return len(jax.tree.leaves(states)[0])
+
+
+def _state(states: PyTree, t: int) -> PyTree:
+    return jax.tree.map(lambda x: x[t], states)
+
+
+def _panels(env: Env, states: PyTree, number: int) -> tuple[Figure, list[Any]]:
+    """A figure with so many axes in a row, shaped as the environment's first state is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=DPI)
+    FigureCanvasAgg(figure)
+    probe: Axes = figure.add_subplot()
+    env.draw(_state(states, 0), probe)
+    sides = np.abs([np.diff(probe.get_xlim())[0], np.diff(probe.get_ylim())[0]])
+    probe.remove()
+    width, height = PANEL * sides / sides.max()
+    whole = np.array([number * (width + GAP) + GAP, height + TITLE + GAP])
+    figure.set_size_inches(*whole)
+    axes = [
+        figure.add_axes((*((GAP + i * (width + GAP), GAP) / whole), *((width, height) / whole))) for i in range(number)
+    ]
+    return figure, axes

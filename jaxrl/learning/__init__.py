@@ -1,0 +1,1 @@
+"""What several algorithms share between a trajectory and new parameters."""

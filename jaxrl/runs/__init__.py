@@ -1,0 +1,1 @@
+"""The host's side: programs, runs and their folders, checkpoints, devices, reports and benchmarks."""
