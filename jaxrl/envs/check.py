@@ -168,9 +168,7 @@ def as_space(owner: str, what: str, space: Any) -> Space:
 
 def _with_our_spaces(spec: Any) -> Spec:
     if not isinstance(spec, Spec):
-        raise JaxrlError(
-            f"spec={checks.shown(spec)} is not accepted; it must be a jaxrl.Spec(id, obs_space, action_space)"
-        )
+        raise JaxrlError(f"spec={checks.shown(spec)} is not accepted; it must be a jaxrl.Spec")
 
     def ours(of: Any, whose: str) -> Any:
         obs_space = as_space(spec.id, f"observations{whose}", of.obs_space)
@@ -195,9 +193,10 @@ def _spaces(spec: Spec, of: str) -> list[tuple[str, tuple[int, ...], Space]]:
 def check_env(env: Env | HostEnv, num_steps: int = 1000, key: Key | None = None):
     """Plays an environment with random actions, and says what is wrong with it.
 
-    Besides what training refuses by itself (shapes and dtypes, of `reset`, `step` and the spaces) it finds: numbers that
-    are not finite or leave their spaces' bounds, both ends at once, episodes that do not keep to `spec.max_steps` and
-    `spec.truncates_early`, and outputs that differ for the same key, as of what draws from NumPy's generator.
+    Besides what training refuses by itself (spaces, and the shapes and dtypes of what `reset` and `step` return) it
+    finds numbers that are not finite or leave their spaces' bounds, both ends at once, episodes that do not keep to
+    `spec.max_steps` and `spec.truncates_early`, and outputs that differ for the same key, as of what draws from NumPy's
+    generator.
 
     Args:
       env: any environment; one that the host steps is played for a hundredth of the steps.
@@ -245,7 +244,9 @@ def _impure(env: Env, key: Key) -> list[str]:
 
 def _equal(a: PyTree, b: PyTree) -> bool:
     a, b = ([np.asarray(_numbers(x)) for x in jax.tree.leaves(tree)] for tree in (a, b))
-    return len(a) == len(b) and all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(a, b))
+    return len(a) == len(b) and all(
+        np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(a, b, strict=True)
+    )
 
 
 def _numbers(x: Any) -> Any:
@@ -274,7 +275,7 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
     limit = np.inf if spec.max_steps is None else spec.max_steps
 
     def of_obs(obs: PyTree) -> dict[str, Array]:
-        finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(obs)]).all()
+        finite = _all(jnp.isfinite, obs)
         inside = [_inside(space, obs[name] if spec.roles else obs) for name, _, space in _spaces(spec, "obs_space")]
         outside = finite & ~jnp.stack(inside).all()
         return {"the observation is not finite": ~finite, "the observation is out of its space's bounds": outside}
@@ -285,16 +286,14 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
         new, outcome = env.step(step_key, state, _actions(spec, act_key))
         time, ended = time + 1, outcome.terminated | outcome.truncated
         seen = {
-            "the reward is not finite": ~jnp.stack(
-                [jnp.isfinite(x).all() for x in jax.tree.leaves(outcome.reward)]
-            ).all(),
-            "the state is NaN somewhere": _any_nan(new),
+            "the reward is not finite": ~_all(jnp.isfinite, outcome.reward),
+            "the state is NaN somewhere": ~_all(_is_number, new),
             "terminated and truncated are both true; a terminal state is not truncated": (
                 outcome.terminated & outcome.truncated
             ),
             f"an episode goes on after spec.max_steps={spec.max_steps} steps": (time >= limit) & ~ended,
-            f"an episode is truncated before {spec.truncation_gap} steps, the fewest that max_steps and truncates_early "
-            "of its spec allow": outcome.truncated & (time < spec.truncation_gap),
+            f"an episode is truncated before {spec.truncation_gap} steps, the fewest that spec.max_steps and "
+            "spec.truncates_early allow": outcome.truncated & (time < spec.truncation_gap),
         }
         begun = env.reset(reset_key)[0], jnp.int32(0)
         return jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, (new, time)), of_obs(outcome.obs) | seen
@@ -303,7 +302,7 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
         keys = jax.random.split(key, 1 + num_steps)
         state, obs = env.reset(keys[0])
         seen = jax.lax.scan(one, (state, jnp.int32(0)), keys[1:])[1]
-        first = of_obs(obs) | {"the state is NaN somewhere": _any_nan(state)}
+        first = of_obs(obs) | {"the state is NaN somewhere": ~_all(_is_number, state)}
         return {text: jnp.append(first.get(text, False), x) for text, x in seen.items()}
 
     return jax.tree.map(lambda x: x.any(axis=0), jax.vmap(play)(jax.random.split(key, NUM_ENVS)))
@@ -311,13 +310,19 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
 
 def _inside(space: Space, x: Array) -> Array:
     low, high = (0, space.n - 1) if isinstance(space, Discrete) else (space.low, space.high)
-    slack = (TOLERANCE * np.maximum(1, np.abs(bound)) for bound in (low, high))
-    return jnp.all((x >= low - next(slack)) & (x <= high + next(slack)))
+    with np.errstate(over="ignore"):  # to infinity
+        low, high = low - TOLERANCE * np.maximum(1, np.abs(low)), high + TOLERANCE * np.maximum(1, np.abs(high))
+    return jnp.all((x >= low) & (x <= high))
 
 
-def _any_nan(tree: PyTree) -> Array:
+def _is_number(x: Array) -> Array:
+    return ~jnp.isnan(x)
+
+
+def _all(test: Callable[[Array], Array], tree: PyTree) -> Array:
+    """Whether all floats of a tree pass a test."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.bool(False), *(jnp.isnan(x).any() for x in floats)]).any()
+    return jnp.stack([jnp.bool(True), *(test(x).all() for x in floats)]).all()
 
 
 def _play_on_host(env: HostEnv, num_steps: int):

@@ -75,8 +75,9 @@ def make(env_id: str, **params: Any) -> Env | HostEnv:
         `time_limit` (int, environment steps), `discretize_actions` (int, levels per dimension), `rescale_actions`,
         `clip_actions` (each True or False), `scale_rewards` (a factor), `flatten_observations` (True or False),
         `observe` (a tuple or list of the entries of a vector to keep), `frame_stack` (int, observations) and
-        `reset_pool` (int, initial states to begin episodes in; see `wrappers.reset_pool`). Before all of them comes `randomize`, a dictionary of float parameters of the environment to the `(low, high)` that each
-        episode draws them from, such as `{"length": (0.3, 0.7)}`; `observe_randomized=True` appends them to the
+        `reset_pool` (int, initial states to begin episodes in; see `wrappers.reset_pool`). Before all of them comes
+        `randomize`, a dictionary of float parameters of the environment to the `(low, high)` that each episode draws
+        them from, such as `{"length": (0.3, 0.7)}`; `observe_randomized=True` appends them to the
         observation. For gymnax the environment's parameters are the fields of its `EnvParams`, of which the float ones
         may be traced, and its constructor's arguments; for brax they are the constructor's arguments, `episode_length`
         and factors on the physics, `gravity_scale`, `friction_scale` and `mass_scale`; the last four are playground's
