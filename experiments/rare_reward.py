@@ -56,9 +56,9 @@ def main(
 def treasured(env: Env) -> Env:
     """The environment with another reward for the step that terminates."""
 
-    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
-        state, obs, outcome = env.step(key, state, action)
-        return state, obs, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Outcome]:
+        state, outcome = env.step(key, state, action)
+        return state, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
 
     return env._replace(step=step)
 
