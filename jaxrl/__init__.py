@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from jaxrl.envs import make
     from jaxrl.evaluation import evaluate
     from jaxrl.loop import TrainState, init_train, train, train_interval, train_step
-    from jaxrl.runs.run import sweep
+    from jaxrl.runs.sweep import sweep
     from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
 
 _HOMES = {
@@ -98,7 +98,7 @@ _HOMES = {
     "jaxrl.evaluation": ("evaluate",),
     "jaxrl.loop": ("TrainState", "init_train", "train", "train_interval", "train_step"),
     "jaxrl.analysis.results": ("Results",),
-    "jaxrl.runs.run": ("sweep",),
+    "jaxrl.runs.sweep": ("sweep",),
     "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

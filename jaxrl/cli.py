@@ -16,10 +16,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from jaxrl import checks
 from jaxrl.checks import JaxrlError, unknown_name
-from jaxrl.runs import folder
 
 if TYPE_CHECKING:
-    from jaxrl.runs.run import Ready
+    from jaxrl.runs.job import Ready
 
 DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
 
@@ -150,9 +149,10 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
+    from jaxrl.runs import folder
     from jaxrl.runs.devices import use_devices
+    from jaxrl.runs.job import Job, prepare
     from jaxrl.runs.program import split_axes, with_defaults
-    from jaxrl.runs.run import Job, prepare
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
@@ -234,7 +234,7 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
 def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     from rich.console import Console
 
-    from jaxrl.runs import report
+    from jaxrl.runs import folder, report
     from jaxrl.runs.run import Interrupted
 
     console = Console()
@@ -285,6 +285,8 @@ def resume(words: list[str]) -> int:
         Args:
           directory: the run's folder.
         """
+        from jaxrl.runs import folder
+
         if folder.is_complete(directory):
             print(f"{directory} is complete; jaxrl plot {directory} draws it")
             return 0
@@ -318,7 +320,8 @@ def evaluate(words: list[str]) -> int:
 
         from jaxrl.analysis import render as drawing
         from jaxrl.analysis.results import Results
-        from jaxrl.runs.run import evaluations
+        from jaxrl.runs import folder
+        from jaxrl.runs.trained import evaluations
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)

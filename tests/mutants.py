@@ -979,7 +979,7 @@ MUTANTS = [
     ),
     M("runs/run.py", "order = np.argsort([i for group", "order = np.array([i for group", "runs/test_run.py"),
     M(
-        "runs/run.py",
+        "runs/trained.py",
         "row = jax.devices()[0], place * ready.job.seeds + seed",
         "row = jax.devices()[0], seed",
         "runs/test_run.py test_cli.py",

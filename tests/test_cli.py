@@ -29,7 +29,7 @@ from jaxrl.analysis.render import episode_of_run, render
 from jaxrl.analysis.statistics import interquartile_mean
 from jaxrl.runs import folder
 from jaxrl.runs.program import EVALUATION
-from jaxrl.runs.run import evaluations, trained
+from jaxrl.runs.trained import evaluations, trained
 
 # Long enough that there is time to kill it after its first checkpoint.
 DQN = [

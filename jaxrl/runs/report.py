@@ -17,8 +17,9 @@ from rich.table import Table
 from jaxrl.analysis.results import format_number
 from jaxrl.analysis.statistics import interquartile_mean
 from jaxrl.checks import JaxrlError, RunError
+from jaxrl.runs.job import Ready, steps_after
 from jaxrl.runs.program import Program
-from jaxrl.runs.run import Listener, Ready, steps_after
+from jaxrl.runs.run import Listener
 
 OTHER_FILES = 256  # that a process has open at once: libraries, sockets, checkpoints
 
