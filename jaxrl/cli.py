@@ -321,7 +321,7 @@ def evaluate(words: list[str]) -> int:
         from jaxrl.analysis import render as drawing
         from jaxrl.analysis.results import Results
         from jaxrl.runs import folder
-        from jaxrl.runs.trained import evaluations
+        from jaxrl.runs.trained import episode_of_run, evaluations
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)
@@ -338,7 +338,7 @@ def evaluate(words: list[str]) -> int:
         if render is not None:
             finite = np.where(np.isnan(returns), -np.inf, returns)
             config, seed, _ = (int(i) for i in np.unravel_index(np.argmax(finite), finite.shape))
-            drawing.render(ready.envs[config], drawing.episode_of_run(ready, directory, config, seed, draw), render)
+            drawing.render(ready.envs[config], episode_of_run(ready, directory, config, seed, draw), render)
             print(f"{render}: " + ", ".join(part for part in (results.label(config), f"seed {seed}") if part))
         return 0
 
@@ -385,10 +385,18 @@ def list_all(words: list[str]) -> int:
     def options():
         """Show all agents and environments."""
         from rich.console import Console
+        from rich.table import Table
 
-        from jaxrl.runs import report
+        from jaxrl.agents import AGENTS
+        from jaxrl.envs import list_ids
 
-        report.overview(Console())
+        agents = Table("agent", "", title="agents (jaxrl train AGENT --help)", title_justify="left", box=None)
+        for name, constructor in AGENTS.items():
+            agents.add_row(name, inspect.getdoc(constructor).splitlines()[0])
+        environments = Table("", "environment", title="environments (--env ID)", title_justify="left", box=None)
+        for group, ids in list_ids().items():
+            environments.add_row(group, "  ".join(ids) or f"none; pip install 'jaxrl[{group}]' adds them")
+        Console().print(agents, "", environments)
         return 0
 
     return _call(options, words, "jaxrl list")

@@ -1,4 +1,4 @@
-"""What the newest checkpoints of a run are good for: evaluations, and the trained agents themselves."""
+"""What the newest checkpoints of a run are good for: the trained agents, evaluations and episodes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.analysis.render import episode
 from jaxrl.loop import TrainState
 from jaxrl.runs import checkpoint
 from jaxrl.runs.job import Ready, in_json
-from jaxrl.runs.program import ROW_AXES, Group, Program, group_agent, placed, stored_shapes
+from jaxrl.runs.program import EVALUATION, ROW_AXES, Group, Program, group_agent, placed, stored_shapes
 from jaxrl.runs.run import checkpoints, compile_for
-from jaxrl.types import Agent
+from jaxrl.types import Agent, PyTree
 
 
 def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:
@@ -61,6 +63,22 @@ def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Ag
         )
     )
     return group_agent(ready.constructor, group, place), one
+
+
+def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw: int = 0) -> PyTree:
+    """A greedy episode of one seed of a run, from its newest checkpoint; see `trained`.
+
+    Args:
+      ready: from `prepare`.
+      out: the run's folder.
+      config: the configuration's place in `ready.plan.configs`.
+      seed: the seed's number, from 0.
+      draw: another number, 0 to 2**31 - 1, draws another episode; none is one that the run evaluates itself by.
+    """
+    agent, state = trained(ready, out, config, seed)
+    key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
+    # An evaluation folds its draw, which is less than 2**31, into this key: the numbers from there on are free.
+    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.envs[config])
 
 
 def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:
