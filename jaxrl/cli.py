@@ -1,4 +1,7 @@
-"""The command line. Each command imports what it needs when it runs, so that help is there at once."""
+"""The command line. Each command imports what it needs when it runs, so that help is there at once.
+
+Modules that are needed before JAX is (`checks`, `runs.devices`, `runs.bench`) import it in their functions as well.
+"""
 
 from __future__ import annotations
 
