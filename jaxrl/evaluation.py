@@ -52,7 +52,7 @@ def evaluate(
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
     if isinstance(env, HostEnv):
-        return jnp.asarray(_evaluate_on_host(key, agent, state, env, num_episodes, limit))
+        return jnp.asarray(_on_host(key, agent, state, env, num_episodes, limit))
     reset_key, run_key = jax.random.split(prng.unrolled(key))
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
 
@@ -73,10 +73,8 @@ def evaluate(
     return sums.value(jax.lax.while_loop(unfinished, one_step, carry)[4])
 
 
-def _evaluate_on_host(
-    key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: int, max_steps: int
-) -> np.ndarray:
-    """`jaxrl.evaluate` of an environment on the host; float32 `[num_episodes]`."""
+def _on_host(key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: int, max_steps: int) -> np.ndarray:
+    """`evaluate` of an environment on the host; float32 `[num_episodes]`."""
     reset_key, run_key = jax.random.split(prng.unrolled(key))
     choose = jax.jit(lambda memory, obs, t: greedy(agent, state, memory, obs, run_key, t))
 

@@ -28,14 +28,8 @@ FORMATS = ("gif", "png")
 DRAWN = (
     *("jaxrl/Corridor-v0", "jaxrl/Maze-v0", "jaxrl/Cliff-v0", "jaxrl/WindyGrid-v0", "jaxrl/PointReach-v0"),
     *("jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0", "jaxrl/ArmReach-v0", "CartPole-v1", "Pendulum-v1"),
-    *(
-        "Acrobot-v1",
-        "MountainCar-v0",
-        "MountainCarContinuous-v0",
-        "Asterix-MinAtar",
-        "Breakout-MinAtar",
-        "Freeway-MinAtar",
-    ),
+    *("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar"),
     *("Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FrozenLake-misc"),
 )
 PANEL = 3.6  # inches: the longer side of what is drawn

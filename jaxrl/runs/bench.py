@@ -1,8 +1,8 @@
 """Speed, compile time and memory of agents and of prioritized replay, on this machine, side by side with others'.
 
 Every measurement runs in a process of its own, so that none inherits another's memory or compiled programs, and the two
-frameworks take turns. What is timed is a whole training run, initialisation included and compilation not. The process that
-starts them does without JAX, which is imported where it is measured.
+frameworks take turns. What is timed is a whole training run, initialisation included and compilation not. The process
+that starts them does without JAX, which is imported where it is measured.
 """
 
 from __future__ import annotations

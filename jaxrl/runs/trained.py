@@ -14,7 +14,7 @@ from jaxrl.analysis.render import episode
 from jaxrl.loop import TrainState
 from jaxrl.runs import checkpoint
 from jaxrl.runs.job import Ready, in_json
-from jaxrl.runs.program import EVALUATION, ROW_AXES, Group, Program, group_agent, placed, stored_shapes
+from jaxrl.runs.program import EVALUATION, Group, Program, by_field, group_agent, placed, stored_shapes
 from jaxrl.runs.run import checkpoints, compile_for
 from jaxrl.types import Agent, PyTree
 
@@ -56,13 +56,8 @@ def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Ag
     place = group.indices.index(config)
     state = _newest(ready, out, index, compile_for(ready, group, parts=()))
     device, row = jax.devices()[0], place * ready.job.seeds + seed
-    one = TrainState(
-        *(
-            jax.device_put(x if axis is None else jax.tree.map(lambda leaf: leaf[row], x), device)
-            for x, axis in zip(state, ROW_AXES, strict=True)
-        )
-    )
-    return group_agent(ready.constructor, group, place), one
+    one = by_field(lambda leaf: leaf[row], lambda leaf: leaf, state)
+    return group_agent(ready.constructor, group, place), jax.device_put(one, device)
 
 
 def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw: int = 0) -> PyTree:
