@@ -16,7 +16,6 @@ from typing import Any, get_origin, get_type_hints
 import jax
 
 from jaxrl.agents import constructor
-from jaxrl.analysis.plot import plot_curve
 from jaxrl.analysis.results import Results
 from jaxrl.checks import JaxrlError
 from jaxrl.files import is_temporary, read_json, write_json
@@ -180,6 +179,8 @@ def train(
       listeners: as of `execute`, which raises the errors.
       should_stop: likewise.
     """
+    from jaxrl.analysis.plot import plot_curve  # here, for a sweep in memory need not wait for matplotlib
+
     write_json(out / "config.json", config, "config")
     results = dataclasses.replace(execute(ready, out, listeners, should_stop), config=config)
     results.save(out)
