@@ -39,9 +39,18 @@ def step_with(time=lambda time: time + 1, **fields):
 # What is found where the functions are traced, and so also by training and evaluation.
 STATIC = {
     "reset returns obs alone": (env(lambda key: OBS), r"reset returns float32 of shape \(2,\); it must be a pair"),
-    "reset in gymnax's order": (env(lambda key: (OBS, {"time": 0})), r"that reset returns is a dictionary of time; its"),
-    "obs's shape": (env(lambda key: (0, jnp.ones(3))), r"that reset returns is float32 of shape \(3,\); its space says"),
-    "obs's dtype": (env(step=step_with(obs=jnp.ones(2, int))), r"that step returns is int32 of shape \(2,\); its space"),
+    "reset in gymnax's order": (
+        env(lambda key: (OBS, {"time": 0})),
+        r"that reset returns is a dictionary of time; its",
+    ),
+    "obs's shape": (
+        env(lambda key: (0, jnp.ones(3))),
+        r"that reset returns is float32 of shape \(3,\); its space says",
+    ),
+    "obs's dtype": (
+        env(step=step_with(obs=jnp.ones(2, int))),
+        r"that step returns is int32 of shape \(2,\); its space",
+    ),
     "gym's step": (
         env(step=lambda key, time, action: (OBS, 1.0, False, False, {})),
         r"step returns a tuple of 5 \(.*\); it must be a pair, \(state, jaxrl.Outcome",
@@ -51,17 +60,29 @@ STATIC = {
         r"step returns a tuple of 3 .* does not reset itself",
     ),
     "reward's shape": (env(step=step_with(reward=jnp.ones(1))), r"the reward is float32 of shape \(1,\); it must be"),
-    "reward's dtype": (env(step=step_with(reward=jnp.int32(1))), r"the reward is int32 of shape \(\); it must be float32"),
+    "reward's dtype": (
+        env(step=step_with(reward=jnp.int32(1))),
+        r"the reward is int32 of shape \(\); it must be float32",
+    ),
     "terminated": (env(step=step_with(terminated=jnp.int32(0))), r"terminated is int32 of shape \(\); it must be bool"),
     "truncated": (env(step=step_with(truncated=jnp.zeros(2, bool))), r"truncated is bool of shape \(2,\); it must be"),
-    "extras": (env(step=step_with(extras=jnp.ones(1))), r"Outcome.extras is float32 of shape \(1,\); it must be a dict"),
+    "extras": (
+        env(step=step_with(extras=jnp.ones(1))),
+        r"Outcome.extras is float32 of shape \(1,\); it must be a dict",
+    ),
     "state's dtype": (env(step=step_with(time=lambda t: t + 0.5)), r"step changes the state, from int32 .* to float32"),
     "state's shape": (
-        env(lambda key: ({"a": jnp.ones(2)}, OBS), lambda key, s, a: ({"a": jnp.ones(3)}, Outcome(OBS, 1.0, True, False))),
+        env(
+            lambda key: ({"a": jnp.ones(2)}, OBS),
+            lambda key, s, a: ({"a": jnp.ones(3)}, Outcome(OBS, 1.0, True, False)),
+        ),
         r"changes the state\['a'\], from float32 of shape \(2,\) to float32 of shape \(3,\)",
     ),
     "state's structure": (env(step=step_with(time=lambda t: (t, t))), r"step changes the state's structure, from "),
-    "spaces": (env(spec=SPEC._replace(obs_space=gymnasium.spaces.Dict())), r"observations of Dict\(\) are not supported"),
+    "spaces": (
+        env(spec=SPEC._replace(obs_space=gymnasium.spaces.Dict())),
+        r"observations of Dict\(\) are not supported",
+    ),
     "no spec": (env(spec="Mine-v0"), "spec='Mine-v0' is not accepted; it must be a jaxrl.Spec"),
 }
 
@@ -126,7 +147,15 @@ def test_every_fault_is_said():
 
 @pytest.mark.parametrize(
     "env_id",
-    ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "DeepSea-bsuite", "jaxrl/Maze-v0", "jaxrl/Arm-hard-v0", "brax/fast"],
+    [
+        "CartPole-v1",
+        "Pendulum-v1",
+        "Breakout-MinAtar",
+        "DeepSea-bsuite",
+        "jaxrl/Maze-v0",
+        "jaxrl/Arm-hard-v0",
+        "brax/fast",
+    ],
 )
 def test_ours_have_no_faults(env_id):
     check_env(make(env_id), num_steps=50)
@@ -146,7 +175,9 @@ def test_numbers_of_python_and_spaces_of_others_will_do():
     """What users write first: no `jnp.float32`, Gymnasium's spaces."""
     spaces = gymnasium.spaces
     spec = Spec("Mine-v0", spaces.Box(-2, 2, (2,), np.float64), spaces.Discrete(3), 5)
-    mine = env(lambda key: (0, OBS), lambda key, time, action: (time + 1, Outcome(OBS, 1.0, False, time + 1 >= 5)), spec)
+    mine = env(
+        lambda key: (0, OBS), lambda key, time, action: (time + 1, Outcome(OBS, 1.0, False, time + 1 >= 5)), spec
+    )
     check_env(mine, num_steps=12)
     checked = check.checked(mine).spec
     assert (checked.obs_space, checked.action_space) == (SPEC.obs_space, SPEC.action_space)
@@ -232,7 +263,10 @@ def test_roles():
         ({"obs": {"wolf": jnp.ones((2, 3))}}, "is a dictionary of wolf; it must be a dictionary of wolf, sheep"),
         ({"obs": {"wolf": jnp.ones((2, 3)), "sheep": jnp.ones(1)}}, r"for sheep is float32 of shape \(1,\); its space"),
         ({"reward": jnp.float32(1)}, r"the reward for wolf is None; it must be float32 of shape \(2,\)"),
-        ({"reward": {"wolf": jnp.ones(2), "sheep": jnp.ones(2)}}, r"reward for sheep is float32 of shape \(2,\); it must"),
+        (
+            {"reward": {"wolf": jnp.ones(2), "sheep": jnp.ones(2)}},
+            r"reward for sheep is float32 of shape \(2,\); it must",
+        ),
     ],
 )
 def test_what_roles_do_not_fit(fields, text):
@@ -243,7 +277,9 @@ def test_what_roles_do_not_fit(fields, text):
 
 
 def test_an_agent_for_one_and_roles():
-    with pytest.raises(JaxrlError, match=r"Pasture-v0 has roles \(2 wolf, 1 sheep\); it must be an agent for many agents"):
+    with pytest.raises(
+        JaxrlError, match=r"Pasture-v0 has roles \(2 wolf, 1 sheep\); it must be an agent for many agents"
+    ):
         init_train(jax.random.key(0), jaxrl.ppo(), pasture())
     with pytest.raises(JaxrlError, match="Mine-v0 is for one agent; it must be an agent for one"):
         init_train(jax.random.key(0), herd(), env())
