@@ -154,7 +154,7 @@ def as_space(owner: str, what: str, space: Any) -> Space:
     """
     if isinstance(space, (Discrete, Box)):
         return space
-    if hasattr(space, "n") and getattr(space, "start", 0) == 0 and np.ndim(space.n) == 0:
+    if hasattr(space, "n") and getattr(space, "shape", None) == () and getattr(space, "start", 0) == 0:
         return Discrete(int(space.n))
     if all(hasattr(space, name) for name in ("low", "high", "shape", "dtype")):
         dtype = np.dtype(space.dtype)

@@ -1,11 +1,11 @@
 """What is said of an environment that does not keep to the contract: by `check_env`, and by whatever trains in it."""
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake_agent import fake
+from gymnasium import spaces
 
 import jaxrl
 from jaxrl import Env, JaxrlError, Outcome, Spec, check_env, evaluate, init_train, make, train
@@ -41,11 +41,11 @@ STATIC = {
     "reset returns obs alone": (env(lambda key: OBS), r"reset returns float32 of shape \(2,\); it must be a pair"),
     "reset in gymnax's order": (
         env(lambda key: (OBS, {"time": 0})),
-        r"that reset returns is a dictionary of time; its",
+        r"that reset returns is a dictionary of time; ",
     ),
     "obs's shape": (
         env(lambda key: (0, jnp.ones(3))),
-        r"that reset returns is float32 of shape \(3,\); its space says",
+        r"that reset returns is float32 of shape \(3,\); its",
     ),
     "obs's dtype": (
         env(step=step_with(obs=jnp.ones(2, int))),
@@ -68,7 +68,7 @@ STATIC = {
     "truncated": (env(step=step_with(truncated=jnp.zeros(2, bool))), r"truncated is bool of shape \(2,\); it must be"),
     "extras": (
         env(step=step_with(extras=jnp.ones(1))),
-        r"Outcome.extras is float32 of shape \(1,\); it must be a dict",
+        r"Outcome.extras is float32 of shape \(1,\); it must be",
     ),
     "state's dtype": (env(step=step_with(time=lambda t: t + 0.5)), r"step changes the state, from int32 .* to float32"),
     "state's shape": (
@@ -80,8 +80,8 @@ STATIC = {
     ),
     "state's structure": (env(step=step_with(time=lambda t: (t, t))), r"step changes the state's structure, from "),
     "spaces": (
-        env(spec=SPEC._replace(obs_space=gymnasium.spaces.Dict())),
-        r"observations of Dict\(\) are not supported",
+        env(spec=SPEC._replace(obs_space=spaces.Dict())),
+        r"observations of Dict\(\) are not",
     ),
     "no spec": (env(spec="Mine-v0"), "spec='Mine-v0' is not accepted; it must be a jaxrl.Spec"),
 }
@@ -117,14 +117,14 @@ PLAYED = {
     "reward": (env(step=step_with(reward=lambda t: jnp.log(3.0 - t))), "the reward is not finite, first in step 3"),
     "bounds": (env(step=step_with(obs=lambda t: OBS * t)), "out of its space's bounds, first in step 3"),
     "first obs": (env(lambda key: (jnp.int32(0), 3 * OBS)), "out of its space's bounds, first after reset"),
-    "number": (env(spec=SPEC._replace(obs_space=Discrete(2)), reset=lambda key: (0, 0), step=step_with(obs=lambda t: t)),
+    "number": (env(lambda key: (0, 0), step_with(obs=lambda t: t), SPEC._replace(obs_space=Discrete(2))),
                "out of its space's bounds, first in step 2"),
     "state": (env(lambda key: (jnp.float32(0), OBS), step_with(time=lambda t: t + jnp.sqrt(2 - t))),
               "the state is NaN somewhere, first in step"),
     "both ends": (env(step=step_with(terminated=lambda t: t >= 5)), "terminated and truncated are both true"),
     "limit": (env(spec=SPEC._replace(max_steps=4)), "an episode goes on after spec.max_steps=4 steps, first in step 4"),
     "early": (env(spec=SPEC._replace(max_steps=8)), "an episode is truncated before 8 steps"),
-    "never": (env(spec=SPEC._replace(max_steps=None, truncates_early=False)), "an episode is truncated before inf steps"),
+    "never": (env(spec=SPEC._replace(max_steps=None, truncates_early=False)), "an episode is truncated before inf"),
     "draws while traced": (env(step=draws_while_traced), "step differs for the same key; what it draws must come from"),
     "draws while run": (env(step=draws_while_run), "steps differ for the same key, state and action"),
 }  # fmt: skip
@@ -173,7 +173,6 @@ def test_what_is_not_an_environment():
 
 def test_numbers_of_python_and_spaces_of_others_will_do():
     """What users write first: no `jnp.float32`, Gymnasium's spaces."""
-    spaces = gymnasium.spaces
     spec = Spec("Mine-v0", spaces.Box(-2, 2, (2,), np.float64), spaces.Discrete(3), 5)
     mine = env(
         lambda key: (0, OBS), lambda key, time, action: (time + 1, Outcome(OBS, 1.0, False, time + 1 >= 5)), spec
@@ -181,15 +180,15 @@ def test_numbers_of_python_and_spaces_of_others_will_do():
     check_env(mine, num_steps=12)
     checked = check.checked(mine).spec
     assert (checked.obs_space, checked.action_space) == (SPEC.obs_space, SPEC.action_space)
-    state, metrics = jax.jit(lambda key: train(key, jaxrl.dqn(hidden_sizes=(4,)), mine, 20))(jax.random.key(0))
+    _, metrics = jax.jit(lambda key: train(key, jaxrl.dqn(hidden_sizes=(4,)), mine, 20))(jax.random.key(0))
     assert metrics["episode_return"][-1] == 5
     limited = wrappers.time_limit(mine, 2)
     assert train(jax.random.key(0), fake(num_envs=1, rollout_length=4), limited, 4)[1]["episode_return"] == 2
 
 
 def test_spaces_that_cannot_be_converted():
-    for space in (gymnasium.spaces.Discrete(3, start=1), gymnasium.spaces.MultiDiscrete([2, 3]), 3):
-        with pytest.raises(JaxrlError, match="Mine-v0: actions of .* are not supported; they must be Discrete or Box"):
+    for space in (spaces.Discrete(3, start=1), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), 3):
+        with pytest.raises(JaxrlError, match=r"Mine-v0: actions of .* are not supported; they must be Discrete or Box"):
             check_env(env(spec=SPEC._replace(action_space=space)))
 
 
@@ -277,9 +276,7 @@ def test_what_roles_do_not_fit(fields, text):
 
 
 def test_an_agent_for_one_and_roles():
-    with pytest.raises(
-        JaxrlError, match=r"Pasture-v0 has roles \(2 wolf, 1 sheep\); it must be an agent for many agents"
-    ):
+    with pytest.raises(JaxrlError, match=r"Pasture-v0 has roles \(2 wolf, 1 sheep\); it must be an agent for many"):
         init_train(jax.random.key(0), jaxrl.ppo(), pasture())
     with pytest.raises(JaxrlError, match="Mine-v0 is for one agent; it must be an agent for one"):
         init_train(jax.random.key(0), herd(), env())
