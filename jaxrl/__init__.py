@@ -94,12 +94,12 @@ _HOMES = {
         "trpo",
     ),
     "jaxrl.checks": ("JaxrlError",),
-    "jaxrl.envs": ("make",),
+    "jaxrl.envs": ("check_env", "make"),
     "jaxrl.evaluation": ("evaluate",),
     "jaxrl.loop": ("TrainState", "init_train", "train", "train_interval", "train_step"),
     "jaxrl.analysis.results": ("Results",),
     "jaxrl.runs.sweep": ("sweep",),
-    "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
+    "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition", "box"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (

@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxrl import checks, prng, sums
 from jaxrl.envs import host
-from jaxrl.loop import TrainState, require_agent, require_env
+from jaxrl.envs.check import require_env
+from jaxrl.loop import TrainState, mean_reward, require_agent, where
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree, Spec
 
@@ -46,7 +47,7 @@ def evaluate(
     """
     checks.random_key("evaluate", key)
     require_agent("evaluate", agent)
-    require_env("evaluate", env, on_host=True)
+    env = require_env("evaluate", env, on_host=True)
     if isinstance(state, TrainState):
         raise checks.JaxrlError("evaluate: a TrainState is not accepted; it must be the agent's state, its field agent")
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)
@@ -64,8 +65,10 @@ def evaluate(
         t, memory, env_state, obs, returns, finished = carry
         keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + num_episodes)
         action, memory, _ = agent.act(state, memory, obs, keys[0], jnp.int32(0), explore=False)
-        env_state, obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
-        returns = sums.add(returns, jnp.where(finished, 0, outcome.reward))
+        new, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
+        returns = sums.add(returns, jnp.where(finished, 0, mean_reward(outcome.reward, num_episodes)))
+        # Whose episode is over stays where it is: beyond its end an environment's numbers may grow without bounds.
+        env_state, obs = where(finished, (env_state, obs), (new, outcome.obs))
         return t + 1, memory, env_state, obs, returns, finished | outcome.terminated | outcome.truncated
 
     memory = agent.init_memory(num_episodes)

@@ -71,8 +71,8 @@ def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
         act_key, step_key = jax.random.split(jax.random.fold_in(run_key, t))
         batch = jax.tree.map(lambda x: x[None], obs)  # [...] -> [N=1, ...]
         action, memory, _ = agent.act(state, memory, batch, act_key, jnp.int32(0), explore=False)
-        env_state, obs, outcome = env.step(step_key, env_state, action[0])
-        return t + 1, memory, env_state, obs, states, outcome.terminated | outcome.truncated
+        env_state, outcome = env.step(step_key, env_state, action[0])
+        return t + 1, memory, env_state, outcome.obs, states, outcome.terminated | outcome.truncated
 
     states = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), env_state)
     carry = (jnp.int32(0), agent.init_memory(1), env_state, obs, states, jnp.bool(False))

@@ -29,7 +29,7 @@ import numpy as np
 from jaxrl import checks, loop
 from jaxrl.envs import host
 from jaxrl.evaluation import default_max_steps, greedy
-from jaxrl.loop import Seen, TrainState, init_train, steps_per_update
+from jaxrl.loop import Seen, TrainState, init_train, keys_per_step, steps_per_update
 from jaxrl.numerics import standard_numbers
 from jaxrl.runs.program import (
     ROW_AXES,
@@ -98,7 +98,7 @@ def _first_seeds(agent: Agent, state: TrainState) -> tuple[Array]:
 def _restarted(agent: Agent, memory: PyTree, fresh: Array) -> PyTree:
     """The memory, put back where an episode began; `fresh` is bool `[N]`."""
     first = agent.init_memory(fresh.shape[0])
-    return jax.tree.map(lambda f, m: jnp.where(fresh.reshape(-1, *(1,) * (m.ndim - 1)), f, m), first, memory)
+    return loop.where(fresh, first, memory)
 
 
 def _act(agent: Agent, state: TrainState, memory: PyTree, rollout: Rollout, obs: Array, fresh: Array, at: Array):
@@ -106,7 +106,7 @@ def _act(agent: Agent, state: TrainState, memory: PyTree, rollout: Rollout, obs:
     and the place in its trajectory."""
     step, t = at
     resets = agent.num_envs if agent.episodic else 0
-    key = _key(state, step, 1 + resets + t * (1 + agent.num_envs))
+    key = _key(state, step, 1 + resets + t * keys_per_step(agent))
     memory = _restarted(agent, memory, fresh)
     action, memory, extras = agent.act(state.agent, memory, obs, key, step + t * agent.num_envs)
     rollout = jax.tree.map(lambda all, now: all.at[t].set(now), rollout, Rollout(obs, action, extras))
