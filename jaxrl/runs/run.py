@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import inspect
 import os
 import pathlib
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.analysis.results import Results, diverged_seeds
 from jaxrl.analysis.statistics import final_return
+from jaxrl.constructors import parameters
 from jaxrl.envs import make
 from jaxrl.envs.axes import make_grid
 from jaxrl.loop import TrainState, init_train, none_yet, num_updates, steps_per_update
@@ -519,7 +519,7 @@ def _home(constructor: Constructor) -> str:
 
     if AGENTS.get(name_of(constructor)) is constructor:
         return ""
-    for name, parameter in inspect.signature(constructor).parameters.items():
+    for name, parameter in parameters(constructor).items():
         if is_axis(parameter.default):
             raise checks.JaxrlError(
                 f"sweep: {name_of(constructor)} has the default {name}={parameter.default}, which a run in a folder "
