@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import jax
 
+from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.types import Agent
 
@@ -30,6 +31,7 @@ def toy(*, num_envs: int = 4) -> Agent:
     Args:
       num_envs: environments that run in parallel.
     """
+    checks.integer("toy", num_envs=num_envs)
 
     def init(key, spec):
         return {"spec": spec, "key": key}
