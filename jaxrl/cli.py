@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from jaxrl import checks
 from jaxrl.checks import JaxrlError, unknown_name
+from jaxrl.constructors import lineage, parameters
 
 if TYPE_CHECKING:
     from jaxrl.runs.job import Ready
@@ -190,12 +191,11 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
     import docstring_parser
     import tyro
 
-    hints = inspect.get_annotations(make_agent, eval_str=True)
-    parsed = docstring_parser.parse(inspect.getdoc(make_agent))
-    texts = {p.arg_name: p.description for p in parsed.params}
+    documented = [docstring_parser.parse(inspect.getdoc(function)) for function in lineage(make_agent)]
+    texts = {p.arg_name: p.description for parsed in reversed(documented) for p in parsed.params}
     fields = []
-    for p in inspect.signature(make_agent).parameters.values():
-        kind, default = hints[p.name], p.default
+    for p in parameters(make_agent).values():
+        kind, default = p.annotation, p.default
         if "Callable" in str(kind):  # a function, which has no place on a command line
             continue
         if isinstance(kind, types.UnionType):  # a name, or what it names: here it is the name; else a number
@@ -209,13 +209,17 @@ def _parse(words: list[str], make_agent: Callable, program: str, axes: bool) -> 
     options = dataclasses.make_dataclass("Options", fields, bases=(RunOptions,), frozen=True)
     options.__doc__ = RunOptions.__doc__
     return tyro.cli(
-        options, args=words, prog=program, description=parsed.short_description, config=(tyro.conf.FlagCreatePairsOff,)
+        options,
+        args=words,
+        prog=program,
+        description=documented[0].short_description,
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 
 def _axis(value: Any, name: str, make_agent: Callable) -> Any:
     """A sweep's option: several values are an axis, one is itself."""
-    if isinstance(inspect.signature(make_agent).parameters[name].default, tuple):
+    if isinstance(parameters(make_agent)[name].default, tuple):
         return value
     return list(value) if len(value) != 1 else value[0]
 

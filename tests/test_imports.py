@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # The rooms, from the ground up; `jaxrl` is the face. A room knows itself, the lines before its own, and on its own line
 # what is before it as far as the next bar: what is beyond it does not know it, nor it that.
 ROOMS = """
-numerics checks types prng sums record files
+numerics checks constructors types prng sums record files
 returns | exploration | planning | losses networks | replay | envs
 transforms learning
 agents | loop evaluation analysis

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import checks
+from jaxrl.constructors import parameters, signature_of
 from jaxrl.evaluation import evaluate
 from jaxrl.loop import TrainState, init_train, train_interval
 from jaxrl.numerics import standard_numbers
@@ -105,7 +106,7 @@ def unwrapped(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> 
     """
     if not isinstance(constructor, functools.partial):
         return constructor, dict(hyper_parameters)
-    signature = inspect.signature(constructor.func)
+    signature = signature_of(constructor.func)
     try:
         named = signature.bind_partial(*constructor.args).arguments
     except TypeError as error:
@@ -122,16 +123,16 @@ def with_defaults(constructor: Constructor, hyper_parameters: Mapping[str, Any])
     A default that is a list is left out: it is no axis, which it would be among them.
     """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(constructor).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind in named and p.default is not p.empty}
+    defaults = {
+        p.name: p.default for p in parameters(constructor).values() if p.kind in named and p.default is not p.empty
+    }
     left = {k: v for k, v in defaults.items() if k not in hyper_parameters and not is_axis(v)}
     return dict(hyper_parameters) | left
 
 
 def float_arguments(constructor: Constructor) -> set[str]:
     """The hyper-parameters that may vary within one compiled program: those annotated `float`."""
-    parameters = inspect.signature(constructor).parameters.values()
-    return {p.name for p in parameters if p.annotation in ("float", float)}
+    return {p.name for p in parameters(constructor).values() if p.annotation in ("float", float)}
 
 
 def plan(
@@ -151,7 +152,7 @@ def plan(
     Raises:
       JaxrlError: for a hyper-parameter that the constructor does not know, an empty axis, or a value that it refuses.
     """
-    name, accepted = name_of(constructor), inspect.signature(constructor).parameters
+    name, accepted = name_of(constructor), parameters(constructor)
     for argument in hyper_parameters:
         if argument not in accepted:
             raise checks.unknown_name(f"hyper-parameter of {name}", argument, accepted)

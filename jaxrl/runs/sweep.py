@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import pathlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from rich.console import Console
 from jaxrl import checks
 from jaxrl.agents import AGENTS
 from jaxrl.analysis.results import Results
+from jaxrl.constructors import parameters
 from jaxrl.record import plain, reference
 from jaxrl.runs import folder, report
 from jaxrl.runs.devices import num_threads
@@ -112,7 +112,7 @@ def _home(constructor: Constructor) -> str:
     """
     if AGENTS.get(name_of(constructor)) is constructor:
         return ""
-    for name, parameter in inspect.signature(constructor).parameters.items():
+    for name, parameter in parameters(constructor).items():
         if is_axis(parameter.default):
             raise checks.JaxrlError(
                 f"sweep: {name_of(constructor)} has the default {name}={parameter.default}, which a run in a folder "
