@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import checks, prng, sums
+from jaxrl.envs import host
 from jaxrl.envs.check import require_env
 from jaxrl.loop import TrainState, mean_reward, require_agent, where
 from jaxrl.numerics import standard_numbers
@@ -51,9 +53,7 @@ def evaluate(
     limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("evaluate", num_episodes=num_episodes, max_steps=limit)
     if isinstance(env, HostEnv):
-        from jaxrl.runs import host  # which needs this module
-
-        return jnp.asarray(host.evaluate(key, agent, state, env, num_episodes, limit))
+        return jnp.asarray(_on_host(key, agent, state, env, num_episodes, limit))
     reset_key, run_key = jax.random.split(prng.unrolled(key))
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
 
@@ -74,3 +74,31 @@ def evaluate(
     memory = agent.init_memory(num_episodes)
     carry = (jnp.int32(0), memory, env_state, obs, sums.nothing((num_episodes,)), jnp.zeros(num_episodes, bool))
     return sums.value(jax.lax.while_loop(unfinished, one_step, carry)[4])
+
+
+def _on_host(key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: int, max_steps: int) -> np.ndarray:
+    """`evaluate` of an environment on the host; float32 `[num_episodes]`."""
+    reset_key, run_key = jax.random.split(prng.unrolled(key))
+    choose = jax.jit(lambda memory, obs, t: greedy(agent, state, memory, obs, run_key, t))
+
+    def act(memory: PyTree, obs: np.ndarray, t: int) -> tuple[Array, PyTree]:
+        action, memory = choose(memory, obs[0], t)
+        return action[None], memory
+
+    vector = None
+    try:
+        vector = env.make_vector(num_episodes)
+        seeds = np.asarray(host.draw_seeds(reset_key, num_episodes))[None]
+        return host.play(vector, env.spec, act, agent.init_memory(num_episodes), seeds, max_steps)[0]
+    except checks.StepError as error:
+        raise checks.RunError(f"{env.spec.id}: episode {error.index} of an evaluation: {error.text}") from error
+    finally:
+        if vector is not None:
+            vector.close()
+
+
+def greedy(agent: Agent, state: PyTree, memory: PyTree, obs: Array, key: Key, t: Array) -> tuple[Array, PyTree]:
+    """The actions of an evaluation's step, `[N, ...]`, and the memory; the state is the agent's."""
+    key = jax.random.fold_in(jax.random.fold_in(key, t), 0)
+    action, memory, _ = agent.act(state, memory, obs, key, jnp.int32(0), explore=False)
+    return action, memory

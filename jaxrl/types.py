@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.constructors import Call, call_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -354,6 +355,11 @@ class Agent(NamedTuple):
     tolerates_stale_actions: bool = False
     interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
     takes_roles: bool = False
+    made_by: Call | None = None
+
+    def __repr__(self) -> str:
+        call = call_of(self)
+        return call.short if call else f"Agent(name={self.name!r}, ...)"
 
 
 Metrics = dict[str, Array]

@@ -154,14 +154,13 @@ def as_space(owner: str, what: str, space: Any) -> Space:
     """
     if isinstance(space, (Discrete, Box)):
         return space
-    if hasattr(space, "n") and getattr(space, "start", 0) == 0 and np.ndim(space.n) == 0:
+    if hasattr(space, "n") and getattr(space, "shape", None) == () and getattr(space, "start", 0) == 0:
         return Discrete(int(space.n))
     if all(hasattr(space, name) for name in ("low", "high", "shape", "dtype")):
         dtype = np.dtype(space.dtype)
         if dtype.kind in "fiub":
-            narrow = {"f": np.float32, "i": np.int32, "u": np.uint32}
-            dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
-            return box(space.low, space.high, tuple(space.shape), narrow[dtype.kind] if dtype.itemsize > 4 else dtype)
+            dtype = np.float32 if dtype.kind == "f" else np.int32 if dtype.itemsize > 4 else dtype
+            return box(space.low, space.high, tuple(space.shape), dtype)
     hint = "; flatten_observations=True turns most into vectors" if what == "observations" else ""
     raise JaxrlError(f"{owner}: {what} of {checks.shown(space)} are not supported; they must be Discrete or Box{hint}")
 

@@ -151,7 +151,7 @@ def time_limit(env: Env, max_steps: int) -> Env:
     def step(key: Key, state: TimeLimitState, action: Array) -> tuple[TimeLimitState, Outcome]:
         inner, outcome = env.step(key, state.env, action)
         time = state.time + 1
-        cut = (time >= max_steps) & ~outcome.terminated
+        cut = (time >= max_steps) & jnp.logical_not(outcome.terminated)
         return TimeLimitState(inner, time), outcome._replace(truncated=outcome.truncated | cut)
 
     inner_limit = env.spec.max_steps

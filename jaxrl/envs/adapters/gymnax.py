@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.own import drawing, grid
+from jaxrl.envs import drawing
+from jaxrl.envs.own import grid
 from jaxrl.types import Array, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
 
 FAILING = {

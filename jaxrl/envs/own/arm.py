@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.envs.own import drawing
+from jaxrl.envs import drawing
 from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
