@@ -12,8 +12,6 @@ fewer, the sooner an agent has learnt the easy arm. On the hard one, more worker
     python experiments/arm_workers.py
 """
 
-from __future__ import annotations
-
 import pathlib
 import time
 from typing import Literal, NamedTuple

@@ -11,8 +11,6 @@ states that greedy episodes end in. A skill need not be one way: some lead to se
     python experiments/diayn.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import jax
@@ -24,7 +22,7 @@ from matplotlib.ticker import PercentFormatter
 
 import jaxrl
 from jaxrl.analysis.compare import table
-from jaxrl.analysis.plot import GREY, PALETTE, STEPS, draw_band, new_figure
+from jaxrl.analysis.plot import GREY, PALETTE, draw_band, new_figure
 from jaxrl.analysis.statistics import iqm_interval
 from jaxrl.networks import MLP, Policy, PolicyHead
 from jaxrl.types import Agent, Array, Discrete, Env, Key, PyTree
@@ -76,12 +74,12 @@ def main(
     rows.append(("ends, greedy", numbers["final_accuracy"], chance, ""))
     titles = [f"seed {i}: greedy episodes by skill" for i in range(shown)]
     figure, (curve, *panels) = new_figure(
-        f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM and 95 % interval", ["", *titles], xlabel="",
+        f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM and 95 % interval", ["", *titles],
         size=(4.6 + 3.4 * shown, 3.8), width_ratios=[1.35, *[1] * shown],
     )  # fmt: skip
     draw_band(curve, (ends[1:] + ends[:-1]) / 2, *iqm_interval(numbers["accuracy"]), "the discriminator")
     curve.axhline(1 / skills, color=GREY, lw=1, ls="--", zorder=1, label="chance")
-    curve.set(xlabel=STEPS, ylabel="skills told by one state", ylim=(0, 1))
+    curve.set(ylabel="skills told by one state", ylim=(0, 1))
     curve.yaxis.set_major_formatter(PercentFormatter(1, 0))
     curve.legend(frameon=False, fontsize=10, loc="center right")
     limit = np.abs(numbers["ways"]).max() * 1.05
@@ -92,7 +90,7 @@ def main(
                 axes.plot(*way[-1], marker="o", ms=3.5, color=color)
         axes.spines[:].set(visible=True, color="black")
         axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, ls="--", lw=1, ec=GREY))  # where episodes begin
-        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], xlabel="", aspect="equal")
     title = f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM (95 % interval)"
     show(table(title, ("of", "accuracy", "chance", "reward"), rows), figure, out)
     return numbers
