@@ -129,9 +129,9 @@ def ways(agent: Agent, env: Env, state: PyTree, key: Key, skills: int, episodes:
         env_state, obs, place, ended = carry
         keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + len(skill))
         action, _, _ = agent.act(state, skill, obs, keys[0], 0, explore=False)
-        env_state, obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
-        place = jnp.where(ended[:, None], place, outcome.next_obs)
-        return (env_state, obs, place, ended | outcome.terminated | outcome.truncated), place
+        env_state, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
+        place = jnp.where(ended[:, None], place, outcome.obs)
+        return (env_state, outcome.obs, place, ended | outcome.terminated | outcome.truncated), place
 
     carry = (env_state, obs, obs, jnp.zeros(len(skill), bool))
     (*_, last, _), places = jax.lax.scan(one_step, carry, jnp.arange(HORIZON))

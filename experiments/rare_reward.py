@@ -72,8 +72,8 @@ def treasured(env: Env) -> Env:
     """The environment with another reward for the step that terminates."""
 
     def step(key, state, action):
-        state, obs, outcome = env.step(key, state, action)
-        return state, obs, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
+        state, outcome = env.step(key, state, action)
+        return state, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
 
     return env._replace(step=step)
 

@@ -1,190 +1,38 @@
 """Reinforcement learning as pure functions on JAX.
 
-The public API. Names are imported when they are first used, so that the command line answers before JAX is loaded.
+The public API. Its names are in `__init__.pyi` and `agents/table.py`. They are imported when they are first used, so
+that the command line answers before JAX is loaded.
 """
 
+import ast
 import importlib
-from typing import TYPE_CHECKING, Any
+import pathlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from jaxrl import agents, envs, losses, networks, planning, replay, returns, transforms
-    from jaxrl.agents import (
-        a2c,
-        a3c,
-        acer,
-        cem,
-        ddpg,
-        diayn,
-        discrete_sac,
-        double_q_learning,
-        dppo,
-        dqn,
-        droq,
-        expected_sarsa,
-        hill_climbing,
-        monte_carlo,
-        n_step_sarsa,
-        n_step_td,
-        naf,
-        nfq,
-        npg,
-        one_step_actor_critic,
-        ppo,
-        pqn,
-        q_learning,
-        qr_dqn,
-        r2d2,
-        rainbow,
-        redq,
-        reinforce,
-        sac,
-        sac_v1,
-        sarsa,
-        sarsa_lambda,
-        td,
-        td3,
-        trpo,
-    )
-    from jaxrl.analysis.results import Results
-    from jaxrl.checks import JaxrlError
-    from jaxrl.envs import make
-    from jaxrl.evaluation import evaluate
-    from jaxrl.loop import TrainState, init_train, train, train_interval, train_step
-    from jaxrl.runs.run import sweep
-    from jaxrl.types import Agent, Box, Discrete, Env, Outcome, Spec, Transition
 
-_HOMES = {
-    "jaxrl.agents": (
-        "a2c",
-        "a3c",
-        "acer",
-        "cem",
-        "ddpg",
-        "diayn",
-        "discrete_sac",
-        "double_q_learning",
-        "dppo",
-        "dqn",
-        "droq",
-        "expected_sarsa",
-        "hill_climbing",
-        "monte_carlo",
-        "n_step_sarsa",
-        "n_step_td",
-        "naf",
-        "nfq",
-        "npg",
-        "one_step_actor_critic",
-        "ppo",
-        "pqn",
-        "q_learning",
-        "qr_dqn",
-        "r2d2",
-        "rainbow",
-        "redq",
-        "reinforce",
-        "sac",
-        "sac_v1",
-        "sarsa",
-        "sarsa_lambda",
-        "td",
-        "td3",
-        "trpo",
-    ),
-    "jaxrl.checks": ("JaxrlError",),
-    "jaxrl.envs": ("make",),
-    "jaxrl.evaluation": ("evaluate",),
-    "jaxrl.loop": ("TrainState", "init_train", "train", "train_interval", "train_step"),
-    "jaxrl.analysis.results": ("Results",),
-    "jaxrl.runs.run": ("sweep",),
-    "jaxrl.types": ("Agent", "Box", "Discrete", "Env", "Outcome", "Spec", "Transition"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = (
-    "agents",
-    "envs",
-    "losses",
-    "networks",
-    "transforms",
-    "planning",
-    "replay",
-    "returns",
-)
+def _homes(file: pathlib.Path) -> dict[str, str]:
+    """The names that a file imports, and the modules that they are imported from."""
+    homes = {}
+    for line in ast.parse(file.read_text(encoding="utf-8")).body:
+        for name in line.names if isinstance(line, ast.ImportFrom) else ():
+            all_of = pathlib.Path(__file__).parent.joinpath(*line.module.split(".")[1:]).with_suffix(".py")
+            homes |= _homes(all_of) if name.name == "*" else {name.name: line.module}
+    return homes
 
-__all__ = [
-    "Agent",
-    "Box",
-    "Discrete",
-    "Env",
-    "JaxrlError",
-    "Outcome",
-    "Results",
-    "Spec",
-    "TrainState",
-    "Transition",
-    "a2c",
-    "a3c",
-    "acer",
-    "agents",
-    "cem",
-    "ddpg",
-    "diayn",
-    "discrete_sac",
-    "double_q_learning",
-    "dppo",
-    "dqn",
-    "droq",
-    "envs",
-    "evaluate",
-    "expected_sarsa",
-    "hill_climbing",
-    "init_train",
-    "losses",
-    "make",
-    "monte_carlo",
-    "n_step_sarsa",
-    "n_step_td",
-    "naf",
-    "networks",
-    "nfq",
-    "npg",
-    "one_step_actor_critic",
-    "planning",
-    "ppo",
-    "pqn",
-    "q_learning",
-    "qr_dqn",
-    "r2d2",
-    "rainbow",
-    "redq",
-    "reinforce",
-    "replay",
-    "returns",
-    "sac",
-    "sac_v1",
-    "sarsa",
-    "sarsa_lambda",
-    "sweep",
-    "td",
-    "td3",
-    "train",
-    "train_interval",
-    "train_step",
-    "transforms",
-    "trpo",
-]
+
+_HOMES = _homes(pathlib.Path(__file__).with_suffix(".pyi"))
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"jaxrl.{name}")
-    if name not in _HOME_OF:
+    if name not in _HOMES:
         raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    if _HOMES[name] == "jaxrl":
+        return importlib.import_module(f"jaxrl.{name}")
+    globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import multiprocessing
 import numbers
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
@@ -56,22 +56,6 @@ def unknown_name(kind: str, name: str, names: Iterable[str], see: str = "") -> J
     close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(names))}"
     return JaxrlError(f"unknown {kind} {name!r}: {hint}" + (f" ({see} shows all)" if see else ""))
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def checked(constructor: Function) -> Function:
-    """Decorates a constructor: it checks its keyword arguments' kinds with `arguments`, and has `standard_numbers`."""
-
-    @functools.wraps(constructor)
-    def check(*args: Any, **given: Any) -> Any:
-        from jaxrl.numerics import standard_numbers  # here, for it imports JAX
-
-        arguments(constructor.__name__, constructor, given)
-        return standard_numbers(constructor)(*args, **given)
-
-    return check
 
 
 def arguments(owner: str, function: Callable, given: Mapping[str, Any]):

@@ -15,59 +15,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import math
-import operator
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxrl.checks import JaxrlError
+from jaxrl.constructors import call_of
 
 # The keys of what is to be imported, or called, when it is read.
 NAMED = ("$import",), ("$partial", "arguments", "keywords"), ("$call", "keywords")
-
-
-class Call(NamedTuple):
-    """A function, the arguments that it was called with, defaults among them, and the parts of a record it returned."""
-
-    function: Callable
-    arguments: dict[str, Any]
-    parts: tuple = ()
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={shown(x)}" for name, x in self.arguments.items())
-        return f"{self.function.__name__}({arguments})"
-
-
-def recorded(function: Callable) -> Callable:
-    """Decorates a function that makes a `Replay`, or a function: what it returns says in `made_by` how it was made.
-
-    So a run can record it. What is decorated must have a name in a module.
-    """
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def make(*args: Any, **kwargs: Any) -> Any:
-        made = function(*args, **kwargs)  # first: it says best what is wrong with an argument
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if hasattr(made, "_replace"):
-            return made._replace(made_by=Call(make, bound.arguments, tuple(made)[:-1]))
-        made.made_by = Call(make, bound.arguments)
-        return made
-
-    return make
-
-
-def call_of(value: Any) -> Call | None:
-    """The call that made a value, if it is known; None where parts of what it returned were replaced."""
-    call = getattr(value, "made_by", None)
-    known = isinstance(call, Call) and all(map(operator.is_, call.parts, value if call.parts else ()))
-    return call if known else None
 
 
 def plain(value: Any) -> Any:
@@ -123,7 +82,7 @@ def encode(value: Any, name: str, strict: bool = True) -> Any:
             raise
         raise JaxrlError(
             f"{name}={value!r} cannot be recorded, as all of a run in a folder must be; it can be numbers, text, "
-            f"tuples, what has a name in a module, or a replay of a function that jaxrl.record.recorded decorates"
+            f"tuples, what has a name in a module, or a replay of a function that jaxrl.constructors.recorded decorates"
         ) from error
 
 

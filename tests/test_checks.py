@@ -12,6 +12,7 @@ import pytest
 import jaxrl
 from jaxrl import checks
 from jaxrl.agents import AGENTS
+from jaxrl.constructors import parameters
 from jaxrl.learning import tables as td_common
 from jaxrl.replay import Replay
 from jaxrl.types import Agent, HostEnv
@@ -117,9 +118,8 @@ def init_somewhere(agent):
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_argument_of_every_agent_refuses_other_kinds(name):
     make_agent = AGENTS[name]
-    kinds = inspect.get_annotations(make_agent, eval_str=True)
-    assert kinds.pop("return") is Agent
-    assert kinds.keys() == inspect.signature(make_agent).parameters.keys()
+    assert inspect.get_annotations(make_agent, eval_str=True)["return"] is Agent
+    kinds = {argument: p.annotation for argument, p in parameters(make_agent).items()}
     for argument, kind in kinds.items():
         for wrong in WRONG[kind]:
             with pytest.raises(checks.JaxrlError) as error:
@@ -131,7 +131,7 @@ def test_every_argument_of_every_agent_refuses_other_kinds(name):
 def test_numpy_s_and_jax_s_scalars_are_accepted(name):
     """And tracers, of floats."""
     make_agent = AGENTS[name]
-    for parameter in inspect.signature(make_agent).parameters.values():
+    for parameter in parameters(make_agent).values():
         if isinstance(parameter.default, bool):
             make_agent(**{parameter.name: np.bool_(parameter.default)})
         elif isinstance(parameter.default, int):

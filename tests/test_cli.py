@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import errno
 import fcntl
-import inspect
 import json
 import os
 import pathlib
@@ -25,11 +24,12 @@ from PIL import Image
 
 from jaxrl import JaxrlError, Results, cli, evaluate, make, ppo, sweep
 from jaxrl.agents import AGENTS
-from jaxrl.analysis.render import episode_of_run, render
+from jaxrl.analysis.render import render
 from jaxrl.analysis.statistics import interquartile_mean
+from jaxrl.constructors import parameters
 from jaxrl.runs import folder
 from jaxrl.runs.program import EVALUATION
-from jaxrl.runs.run import evaluations, trained
+from jaxrl.runs.trained import episode_of_run, evaluations, trained
 
 # Long enough that there is time to kill it after its first checkpoint.
 DQN = [
@@ -151,7 +151,7 @@ def test_the_folder_of_a_run(whole):
         *("configs", "axes", "constructor", "versions"),
     }
     assert config["versions"] == json.loads((whole / "summary.json").read_text())["versions"]
-    assert config["hyper_parameters"].keys() == inspect.signature(AGENTS["dqn"]).parameters.keys()
+    assert config["hyper_parameters"].keys() == parameters(AGENTS["dqn"]).keys()
     assert config["hyper_parameters"]["batch_size"] == 8
     assert (config["seed"], config["tensorboard"], config["configs"]) == (5, True, [])
     assert (config["num_devices"], config["num_threads"]) == (2, 2)
@@ -472,7 +472,7 @@ def test_the_package_is_the_command():
 def test_an_agents_help_lists_every_hyper_parameter_and_its_default(command, agent, capfd):
     status, text, _ = jaxrl(capfd, command, agent, "--help")
     assert status == 0
-    for name, parameter in inspect.signature(AGENTS[agent]).parameters.items():
+    for name, parameter in parameters(AGENTS[agent]).items():
         if name in ("features", "policy"):  # functions, which nobody types
             assert f"--{name}" not in text
             continue

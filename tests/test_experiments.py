@@ -123,10 +123,10 @@ def test_rare_reward(deep_study, tmp_path):
 
 def test_the_flag_is_rewarded(study):
     def step(key, state, action):
-        return state, state, Outcome(jnp.float32(-1), state, ~state, state, {})
+        return state, Outcome(state, jnp.float32(-1), state, ~state)
 
     env = study("rare_reward").treasured(Env(None, step, None))
-    assert [float(env.step(None, jnp.bool(end), None)[2].reward) for end in (True, False)] == [10, -1]
+    assert [float(env.step(None, jnp.bool(end), None)[1].reward) for end in (True, False)] == [10, -1]
 
 
 @pytest.mark.slow

@@ -37,11 +37,12 @@ RUN = ["q_learning", "--env", "jaxrl/Corridor-v0", "--num-steps", "40", "--seeds
 
 # Each agent with all its floats traced, as 64-bit ones: the state keeps its types, which are those without the setting.
 EVERY_AGENT = """
-import inspect, warnings
+import warnings
 warnings.simplefilter("error", UserWarning)  # JAX's, where 64 bits are asked for and not had
 import jax, jaxrl
 from jaxrl import planning
 from jaxrl.agents import AGENTS
+from jaxrl.constructors import parameters
 
 def run(make_agent, env, key, floats):
     agent = make_agent(**floats)
@@ -50,8 +51,8 @@ def run(make_agent, env, key, floats):
 
 assert jax.numpy.zeros(()).dtype == "float64"
 for name, make_agent in AGENTS.items():
-    parameters = inspect.signature(make_agent).parameters.values()
-    floats = {p.name: jax.ShapeDtypeStruct((), "float64") for p in parameters if p.annotation in ("float", float)}
+    names = [name for name, p in parameters(make_agent).items() if p.annotation is float]
+    floats = {name: jax.ShapeDtypeStruct((), "float64") for name in names}
     for env_id in ("jaxrl/Corridor-v0", "jaxrl/Probe-policy-v0", "jaxrl/Point-v0"):
         try:
             env = jaxrl.make(env_id)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +14,7 @@ from jaxrl.replay import NO_SLOT, Replay, Sample
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
 from jaxrl.transforms import normalize
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
 
 
 class ReplayState(NamedTuple):
@@ -200,45 +197,6 @@ def make_experience(
         gradient_steps, num_envs, rollout_length,
     )  # fmt: skip
     return experience
-
-
-def with_experience(*, without: tuple[str, ...] = (), **defaults: Any) -> Callable[..., Callable[..., Agent]]:
-    """Decorates a constructor: it takes the arguments of `make_experience` in place of its own argument `experience`.
-
-    Its signature and its docstring have them where that one was, so that they are written down once.
-
-    Args:
-      without: those that it does not take.
-      **defaults: those that have other defaults.
-    """
-    shared = inspect.signature(make_experience).parameters
-    shared = {name: p for name, p in shared.items() if name not in ("owner", *without)}
-    shared = {name: p.replace(default=defaults.get(name, p.default)) for name, p in shared.items()}
-
-    def decorate(constructor: Callable[..., Agent]) -> Callable[..., Agent]:
-        @functools.wraps(constructor)
-        def make(**arguments: Any) -> Agent:
-            given = defaults | {name: arguments.pop(name) for name in shared if name in arguments}
-            agent = constructor(experience=make_experience(constructor.__name__, **given), **arguments)
-            return normalize.act_normalized(agent) if given.get("normalize_observations") else agent
-
-        own = inspect.signature(constructor).parameters
-        parameters = [q for p in own.values() for q in (shared.values() if p.name == "experience" else [p])]
-        hints = inspect.get_annotations(make_experience, eval_str=True)
-        hints |= inspect.get_annotations(constructor, eval_str=True)
-        parameters = [p.replace(annotation=hints[p.name]) for p in parameters]
-        make.__signature__ = inspect.Signature(parameters, return_annotation=hints["return"])
-        make.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": hints["return"]}
-        text = "".join(documentation(name) for name in shared)
-        make.__doc__ = re.sub(r"\n  experience:.*", lambda _: text, inspect.getdoc(constructor))
-        return checks.checked(make)
-
-    return decorate
-
-
-def documentation(argument: str) -> str:
-    """What the docstring of `make_experience` says of an argument, from the line break before it."""
-    return re.search(rf"\n  {argument}:.*(\n    .*)*", inspect.getdoc(make_experience))[0]
 
 
 SIZES = {"replay_size": "replay_size", "batch_size": "batch_size"}  # as the agents' arguments call them

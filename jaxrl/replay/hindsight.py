@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.record import recorded
+from jaxrl.constructors import recorded
 from jaxrl.replay import ring as rings
 from jaxrl.replay.types import Read
 from jaxrl.types import Array, Goal, Key, Transition

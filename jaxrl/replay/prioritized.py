@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxrl import checks
-from jaxrl.record import recorded
+from jaxrl.constructors import recorded
 from jaxrl.replay import ring, sum_tree
 from jaxrl.replay.types import NO_SLOT, Read, Replay, Sample
 from jaxrl.replay.uniform import check_sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxrl.record import Call, call_of
+from jaxrl.constructors import Call, call_of
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
 
 
@@ -46,7 +46,8 @@ class Replay(NamedTuple):
         stretches cross that place: only for a replay that never meets an environment on the host.
       capacity: how many transitions it holds; None where it does not tell.
       batch_size: `B`, how many are drawn at once; None where it does not tell.
-      made_by: the call that made it, which `jaxrl.record.recorded` notes; a run in a folder records it. The last field.
+      made_by: the call that made it, which `jaxrl.constructors.recorded` notes; a run in a folder records it. The last
+        field.
     """
 
     init: Callable[[Transition, Spec], PyTree]

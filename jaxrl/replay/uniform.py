@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.record import recorded
+from jaxrl.constructors import recorded
 from jaxrl.replay import ring
 from jaxrl.replay.types import Read, Replay, Sample
 from jaxrl.types import Array, Key, Spec, Transition

@@ -5,13 +5,13 @@ Both are asked for before JAX starts; where there are accelerators, these are us
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxrl.checks import JaxrlError
+from jaxrl.constructors import parameters
 
 # Multiply-adds of a matrix product that one thread ends as soon as two that have to meet. Measured with one seed on two
 # cores: steps/s of one thread are 1.3 to 1.8 times those of two at 2**19 to 2**21 (dqn, ppo, a2c), 0.8 times at 2**22.
@@ -83,7 +83,7 @@ def largest_product(make_agent: Callable, hyper_parameters: Mapping[str, Any]) -
     >>> largest_product(dqn, {"batch_size": [32, 128], "hidden_sizes": (64, 32)})
     262144
     """
-    defaults = {name: p.default for name, p in inspect.signature(make_agent).parameters.items()}
+    defaults = {name: p.default for name, p in parameters(make_agent).items()}
 
     def values(name: str, otherwise: Any) -> list[Any]:
         value = hyper_parameters.get(name, defaults.get(name, otherwise))

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import checks
+from jaxrl.constructors import parameters, signature_of
 from jaxrl.evaluation import evaluate
 from jaxrl.loop import TrainState, init_train, train_interval
 from jaxrl.numerics import standard_numbers
@@ -105,7 +106,7 @@ def unwrapped(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> 
     """
     if not isinstance(constructor, functools.partial):
         return constructor, dict(hyper_parameters)
-    signature = inspect.signature(constructor.func)
+    signature = signature_of(constructor.func)
     try:
         named = signature.bind_partial(*constructor.args).arguments
     except TypeError as error:
@@ -122,16 +123,16 @@ def with_defaults(constructor: Constructor, hyper_parameters: Mapping[str, Any])
     A default that is a list is left out: it is no axis, which it would be among them.
     """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(constructor).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind in named and p.default is not p.empty}
+    defaults = {
+        p.name: p.default for p in parameters(constructor).values() if p.kind in named and p.default is not p.empty
+    }
     left = {k: v for k, v in defaults.items() if k not in hyper_parameters and not is_axis(v)}
     return dict(hyper_parameters) | left
 
 
 def float_arguments(constructor: Constructor) -> set[str]:
     """The hyper-parameters that may vary within one compiled program: those annotated `float`."""
-    parameters = inspect.signature(constructor).parameters.values()
-    return {p.name for p in parameters if p.annotation in ("float", float)}
+    return {p.name for p in parameters(constructor).values() if p.annotation in ("float", float)}
 
 
 def plan(
@@ -151,7 +152,7 @@ def plan(
     Raises:
       JaxrlError: for a hyper-parameter that the constructor does not know, an empty axis, or a value that it refuses.
     """
-    name, accepted = name_of(constructor), inspect.signature(constructor).parameters
+    name, accepted = name_of(constructor), parameters(constructor)
     for argument in hyper_parameters:
         if argument not in accepted:
             raise checks.unknown_name(f"hyper-parameter of {name}", argument, accepted)
@@ -365,7 +366,7 @@ def lay_out(
 def stored_shapes(program: Program) -> TrainState:
     """Shapes and dtypes of what `stored` returns."""
     rows = lambda leaf: jax.ShapeDtypeStruct((program.num_rows, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-    return _by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
+    return by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
 
 
 def stored(program: Program, state: TrainState) -> TrainState:
@@ -374,7 +375,7 @@ def stored(program: Program, state: TrainState) -> TrainState:
     It is the same on any number of devices.
     """
     rows = lambda leaf: np.array(np.asarray(leaf)[: program.num_rows])  # noqa: E731
-    return _by_field(rows, np.array, _numbers(state))
+    return by_field(rows, np.array, _numbers(state))
 
 
 def placed(program: Program, state: TrainState) -> TrainState:
@@ -386,10 +387,10 @@ def placed(program: Program, state: TrainState) -> TrainState:
             values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
         return jax.device_put(values, like.sharding)
 
-    return _by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
+    return by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
 
 
-def _by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainState:
+def by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainState:
     """Maps one function over the leaves that have rows, and another over the others."""
     fields = zip(ROW_AXES, *states, strict=True)
     return TrainState(*(jax.tree.map(shared if axis is None else rows, *parts) for axis, *parts in fields))

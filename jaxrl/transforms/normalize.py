@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl import sums
 from jaxrl.checks import JaxrlError, number
+from jaxrl.constructors import recorded
 from jaxrl.replay import Replay, Sample
 from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Box, Key, Metrics, PyTree, Spec, Transition, box
@@ -165,6 +166,7 @@ def normalize(statistics: RunningStatistics, x: Array, clip: Array | float = 10.
     return jnp.clip((x - statistics.mean) / jnp.sqrt(statistics.var + EPSILON), -clip, clip)
 
 
+@recorded
 def normalize_observations(agent: Agent, clip: Array | float = 10.0) -> Agent:
     """The same agent, seeing observations of mean 0 and deviation 1.
 
@@ -275,6 +277,7 @@ def _init_for(spec: Spec) -> RunningStatistics:
     return init_statistics(space.shape)
 
 
+@recorded
 def normalize_rewards(agent: Agent, gamma: Array | float, clip: Array | float = 10.0) -> Agent:
     """The same agent, learning from rewards divided by the deviation of the discounted return.
 

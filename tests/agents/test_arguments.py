@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tracing import misused_keys, trace_agent
 
-from jaxrl import make
+from jaxrl import constructors, make
 from jaxrl.agents import AGENTS
 from jaxrl.checks import JaxrlError
 from jaxrl.learning.experience import make_experience
@@ -138,7 +138,7 @@ OTHER = {
 
 
 def parameters(name):
-    return inspect.signature(AGENTS[name]).parameters
+    return constructors.parameters(AGENTS[name])
 
 
 def is_float(name, argument):
@@ -248,10 +248,10 @@ def alike(name, argument, most=None):
             yield from ((argument, a, b, part) for part in reaches if programs[a][part] == programs[b][part])
 
 
-# What agents with a replay share is passed on by one decorator, and a preset's arguments by one function: both are
-# tried at each change with one agent, and all the others with the slow tests.
+# What agents with a replay share, and what a preset hands on, is tried at each change with one agent, and with all the
+# others with the slow tests.
 SHARED = set(inspect.signature(make_experience).parameters)
-PRESETS = ("rainbow", "qr_dqn", "one_step_actor_critic", "npg", "dppo", "ddpg", "redq", "droq")
+PRESETS = [name for name, constructor in AGENTS.items() if constructors.lineage(constructor) != [constructor]]
 
 
 def tried(name, whole):

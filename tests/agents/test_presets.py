@@ -1,7 +1,5 @@
 """Presets are what their papers say: the call that each is, and what is seen of an agent that it makes."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from tracing import trace_agent
 
 from jaxrl import a2c, ddpg, dppo, dqn, droq, ppo, rainbow, redq, sac, td3, trpo
 from jaxrl.agents import AGENTS
+from jaxrl.constructors import lineage, parameters
 from jaxrl.types import Discrete, Spec, box
 
 CONTROL = Spec("Control-v0", box(-np.inf, np.inf, (2,)), box(-1, 1, (2,)))
@@ -50,15 +49,15 @@ CALLS = {
 
 
 def test_all_presets_are_here():
-    """A preset is known by its docstring, which says what call it is."""
-    assert {name for name, constructor in AGENTS.items() if "\n\nIt is `" in constructor.__doc__} == set(CALLS)
+    presets = {name: lineage(make)[1:] for name, make in AGENTS.items() if lineage(make) != [make]}
+    assert presets == {name: [base] for name, (base, _) in CALLS.items()}
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_it_is_that_call(name):
     """The same program, number for number; and another one if what is given differs from the preset."""
     constructor, arguments = CALLS[name]
-    accepted = inspect.signature(constructor).parameters
+    accepted = parameters(constructor)
     small = {k: v for k, v in SMALL.items() if k in accepted and k not in arguments}
     spec = CONTROL if constructor in (td3, sac) else CHOICE
     found, _ = trace_agent(AGENTS[name], small, {}, spec)

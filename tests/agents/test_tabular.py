@@ -11,7 +11,6 @@ import scipy.stats
 
 import jaxrl
 from jaxrl import checks, make, planning, train
-from jaxrl.agents import tabular
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.types import Discrete, Spec, Transition
 
@@ -32,24 +31,24 @@ def features(obs):
 
 
 AGENTS = {
-    "q_learning": tabular.q_learning(**CONTROL),
-    "double_q_learning": tabular.double_q_learning(**CONTROL),
-    "sarsa": tabular.sarsa(**CONTROL),
-    "expected_sarsa": tabular.expected_sarsa(**CONTROL),
-    "n_step_sarsa 1": tabular.n_step_sarsa(n=1, **CONTROL),
-    "n_step_sarsa 3": tabular.n_step_sarsa(n=3, **CONTROL),
-    "sarsa_lambda accumulating": tabular.sarsa_lambda(lambda_=0.7, traces="accumulating", **CONTROL),
-    "sarsa_lambda replacing": tabular.sarsa_lambda(lambda_=0.7, traces="replacing", **CONTROL),
-    "monte_carlo first": tabular.monte_carlo(rollout_length=ROLLOUT, **CONTROL),
-    "monte_carlo every": tabular.monte_carlo(rollout_length=ROLLOUT, first_visit=False, **CONTROL),
-    "td 0": tabular.td(features=features, **PREDICTION),
-    "td online": tabular.td(lambda_=0.7, features=features, **PREDICTION),
-    "td offline": tabular.td(lambda_=0.7, online=False, features=features, **PREDICTION),
-    "td one-hot": tabular.td(lambda_=0.7, **PREDICTION),
-    "td monte carlo": tabular.td(lambda_=1.0, online=False, **PREDICTION),
-    "n_step_td 1": tabular.n_step_td(n=1, features=features, **PREDICTION),
-    "n_step_td 3": tabular.n_step_td(n=3, features=features, **PREDICTION),
-    "n_step_td one-hot": tabular.n_step_td(n=3, **PREDICTION),
+    "q_learning": jaxrl.q_learning(**CONTROL),
+    "double_q_learning": jaxrl.double_q_learning(**CONTROL),
+    "sarsa": jaxrl.sarsa(**CONTROL),
+    "expected_sarsa": jaxrl.expected_sarsa(**CONTROL),
+    "n_step_sarsa 1": jaxrl.n_step_sarsa(n=1, **CONTROL),
+    "n_step_sarsa 3": jaxrl.n_step_sarsa(n=3, **CONTROL),
+    "sarsa_lambda accumulating": jaxrl.sarsa_lambda(lambda_=0.7, traces="accumulating", **CONTROL),
+    "sarsa_lambda replacing": jaxrl.sarsa_lambda(lambda_=0.7, traces="replacing", **CONTROL),
+    "monte_carlo first": jaxrl.monte_carlo(rollout_length=ROLLOUT, **CONTROL),
+    "monte_carlo every": jaxrl.monte_carlo(rollout_length=ROLLOUT, first_visit=False, **CONTROL),
+    "td 0": jaxrl.td(features=features, **PREDICTION),
+    "td online": jaxrl.td(lambda_=0.7, features=features, **PREDICTION),
+    "td offline": jaxrl.td(lambda_=0.7, online=False, features=features, **PREDICTION),
+    "td one-hot": jaxrl.td(lambda_=0.7, **PREDICTION),
+    "td monte carlo": jaxrl.td(lambda_=1.0, online=False, **PREDICTION),
+    "n_step_td 1": jaxrl.n_step_td(n=1, features=features, **PREDICTION),
+    "n_step_td 3": jaxrl.n_step_td(n=3, features=features, **PREDICTION),
+    "n_step_td one-hot": jaxrl.n_step_td(n=3, **PREDICTION),
 }
 
 
@@ -292,7 +291,7 @@ def test_monte_carlo(runs, visits):
 @pytest.mark.parametrize(("rollout_length", "q"), [(1, 0.0), (2, 0.0), (4, 4.0)])
 def test_a_first_visit_is_the_episodes(rollout_length, q):
     """Four steps from one state by one action, with a reward of 1 each: the first visit's return is 4, and never 2."""
-    agent = tabular.monte_carlo(learning_rate=1.0, gamma=1.0, rollout_length=rollout_length)
+    agent = jaxrl.monte_carlo(learning_rate=1.0, gamma=1.0, rollout_length=rollout_length)
     zeros = np.zeros(8, np.int32)
     ended = np.arange(8) % 4 == 3
     twice = Transition(zeros, zeros, np.ones(8, np.float32), ended, np.zeros(8, bool), zeros, {})
@@ -381,12 +380,12 @@ def test_truncation_bootstraps_and_termination_does_not():
     # [Q(0, 0), Q(1, 0)] where the end is a terminal state, and where it is a time limit.
     at_once, later = ([2, 1], [2, 2]), ([1.5, 1], [2, 2])
     expected = {
-        tabular.q_learning: at_once,
-        tabular.sarsa: at_once,
-        tabular.expected_sarsa: at_once,
-        functools.partial(tabular.n_step_sarsa, n=2): later,
-        functools.partial(tabular.sarsa_lambda, lambda_=1.0): later,
-        functools.partial(tabular.monte_carlo, rollout_length=2): later,
+        jaxrl.q_learning: at_once,
+        jaxrl.sarsa: at_once,
+        jaxrl.expected_sarsa: at_once,
+        functools.partial(jaxrl.n_step_sarsa, n=2): later,
+        functools.partial(jaxrl.sarsa_lambda, lambda_=1.0): later,
+        functools.partial(jaxrl.monte_carlo, rollout_length=2): later,
     }
 
     def run():
@@ -441,12 +440,12 @@ def test_special_cases_are_the_same_agent():
     env = make("jaxrl/Maze-v0")
     schedule = {"epsilon_start": 1.0, "epsilon_final": 0.1, "epsilon_decay_steps": 1000, "initial_value": 0.1}
     control = {
-        "sarsa": tabular.sarsa(**schedule),
-        "n_step_sarsa": tabular.n_step_sarsa(n=1, **schedule),
-        "accumulating": tabular.sarsa_lambda(lambda_=0.0, traces="accumulating", **schedule),
-        "replacing": tabular.sarsa_lambda(lambda_=0.0, traces="replacing", **schedule),
+        "sarsa": jaxrl.sarsa(**schedule),
+        "n_step_sarsa": jaxrl.n_step_sarsa(n=1, **schedule),
+        "accumulating": jaxrl.sarsa_lambda(lambda_=0.0, traces="accumulating", **schedule),
+        "replacing": jaxrl.sarsa_lambda(lambda_=0.0, traces="replacing", **schedule),
     }
-    prediction = {"td": tabular.td(lambda_=0.0), "n_step_td": tabular.n_step_td(n=1)}
+    prediction = {"td": jaxrl.td(lambda_=0.0), "n_step_td": jaxrl.n_step_td(n=1)}
     walk = make("jaxrl/RandomWalk-v0")
 
     def run(key):
@@ -484,7 +483,7 @@ def test_linear_td_finds_its_fixed_point():
     assert np.abs(x[:19] @ fixed - truth).max() > 0.5
     assert np.abs(fixed - nearest).max() > 0.2
 
-    agent = tabular.td(lambda_=0.0, gamma=gamma, learning_rate=0.01, features=lambda obs: jnp.asarray(x)[obs])
+    agent = jaxrl.td(lambda_=0.0, gamma=gamma, learning_rate=0.01, features=lambda obs: jnp.asarray(x)[obs])
     keys = jax.random.split(jax.random.key(3), 256)
     weights = jax.jit(jax.vmap(lambda key: train(key, agent, env, 45_000)[0].agent.weights))(keys)
     weights = np.asarray(weights, np.float64)
@@ -509,9 +508,9 @@ def watched(agent):
 def test_sarsa_acts_as_it_learned():
     """The action that follows is the one it learned with, until the episode ends; then it is drawn anew."""
     agents = {
-        "sarsa": tabular.sarsa(epsilon_final=1.0),
-        "n_step_sarsa": tabular.n_step_sarsa(epsilon_final=1.0),
-        "sarsa_lambda": tabular.sarsa_lambda(epsilon_final=1.0),
+        "sarsa": jaxrl.sarsa(epsilon_final=1.0),
+        "n_step_sarsa": jaxrl.n_step_sarsa(epsilon_final=1.0),
+        "sarsa_lambda": jaxrl.sarsa_lambda(epsilon_final=1.0),
     }
     env = make("jaxrl/Maze-v0")
 
@@ -530,13 +529,13 @@ def test_sarsa_acts_as_it_learned():
 
 
 CONTROL_AGENTS = {
-    "q_learning": tabular.q_learning,
-    "double_q_learning": tabular.double_q_learning,
-    "sarsa": tabular.sarsa,
-    "expected_sarsa": tabular.expected_sarsa,
-    "n_step_sarsa": tabular.n_step_sarsa,
-    "sarsa_lambda": tabular.sarsa_lambda,
-    "monte_carlo": tabular.monte_carlo,
+    "q_learning": jaxrl.q_learning,
+    "double_q_learning": jaxrl.double_q_learning,
+    "sarsa": jaxrl.sarsa,
+    "expected_sarsa": jaxrl.expected_sarsa,
+    "n_step_sarsa": jaxrl.n_step_sarsa,
+    "sarsa_lambda": jaxrl.sarsa_lambda,
+    "monte_carlo": jaxrl.monte_carlo,
 }
 
 
@@ -577,7 +576,7 @@ def test_acting():
 
 def test_evaluation_leaves_the_learned_action_alone():
     """Not exploring, Sarsa takes the best action and not the one that it drew for learning."""
-    agent = tabular.sarsa()
+    agent = jaxrl.sarsa()
     state = agent.init(jax.random.key(0), SPEC)
     state = state._replace(q=jnp.zeros((5, 3)).at[:, 1].set(1.0), next_action=jnp.int32(2))
     for memory in (jnp.array([True]), jnp.array([False])):
@@ -589,7 +588,7 @@ def test_evaluation_leaves_the_learned_action_alone():
 
 def test_prediction_acts_by_its_policy():
     spec = make("jaxrl/RandomWalk-v0").spec
-    for make_agent in (tabular.td, tabular.n_step_td):
+    for make_agent in (jaxrl.td, jaxrl.n_step_td):
         agent = make_agent(policy=lambda key, obs: obs % 2)
         action, _, _ = agent.act(agent.init(jax.random.key(0), spec), (), jnp.array([3, 4]), jax.random.key(0), 0)
         assert action.tolist() == [1, 0]
@@ -602,14 +601,14 @@ def test_prediction_acts_by_its_policy():
 
 NUM_SEEDS = 256
 GATED = {
-    "q_learning": tabular.q_learning,
-    "double_q_learning": tabular.double_q_learning,
-    "sarsa": tabular.sarsa,
-    "expected_sarsa": tabular.expected_sarsa,
-    "n_step_sarsa": tabular.n_step_sarsa,
-    "sarsa_lambda replacing": tabular.sarsa_lambda,
-    "sarsa_lambda accumulating": functools.partial(tabular.sarsa_lambda, traces="accumulating"),
-    "monte_carlo": functools.partial(tabular.monte_carlo, learning_rate=0.05),
+    "q_learning": jaxrl.q_learning,
+    "double_q_learning": jaxrl.double_q_learning,
+    "sarsa": jaxrl.sarsa,
+    "expected_sarsa": jaxrl.expected_sarsa,
+    "n_step_sarsa": jaxrl.n_step_sarsa,
+    "sarsa_lambda replacing": jaxrl.sarsa_lambda,
+    "sarsa_lambda accumulating": functools.partial(jaxrl.sarsa_lambda, traces="accumulating"),
+    "monte_carlo": functools.partial(jaxrl.monte_carlo, learning_rate=0.05),
 }
 WORLDS = {
     "corridor": (make("jaxrl/Corridor-v0"), 10_000, 5),
@@ -617,9 +616,9 @@ WORLDS = {
     "maze": (make("jaxrl/Maze-v0"), 50_000, 6),
 }
 CLIFF = {
-    "double_q_learning": (tabular.double_q_learning, 1.0, 150_000),  # the longest of all, and so begun first
-    "q_learning": (tabular.q_learning, 0.01, 50_000),
-    "expected_sarsa": (tabular.expected_sarsa, 0.01, 50_000),
+    "double_q_learning": (jaxrl.double_q_learning, 1.0, 150_000),  # the longest of all, and so begun first
+    "q_learning": (jaxrl.q_learning, 0.01, 50_000),
+    "expected_sarsa": (jaxrl.expected_sarsa, 0.01, 50_000),
 }
 
 
@@ -715,17 +714,17 @@ def test_errors_of_prediction():
             with pytest.raises(checks.JaxrlError, match=f"{name}: {argument}={value} is not accepted"):
                 getattr(jaxrl, name)(**{argument: value})
     with pytest.raises(checks.JaxrlError, match=r"td: lambda_=1.1 is not accepted"):
-        tabular.td(lambda_=1.1)
+        jaxrl.td(lambda_=1.1)
     with pytest.raises(
         checks.JaxrlError, match=r"n_step_td: n=0 is not accepted; it must be a whole number, at least 1"
     ):
-        tabular.n_step_td(n=0)
+        jaxrl.n_step_td(n=0)
 
 
 def test_errors_of_traces():
     message = "sarsa_lambda: traces='dutch' is not accepted; it must be one of accumulating, replacing"
     with pytest.raises(checks.JaxrlError, match=message):
-        tabular.sarsa_lambda(traces="dutch")
+        jaxrl.sarsa_lambda(traces="dutch")
 
 
 def test_no_key_is_used_twice():

@@ -5,21 +5,16 @@ tracer, and what it does instead must come to the same. All arguments that accep
 with which nothing would be left to learn from what follows.
 """
 
-import inspect
-
 import jax
 import numpy as np
 import pytest
 
 from jaxrl import JaxrlError, make, train
 from jaxrl.agents import AGENTS
+from jaxrl.constructors import lineage, parameters
 
 # A preset is another constructor with other defaults.
-CONSTRUCTORS = {
-    name: make_agent
-    for name, make_agent in AGENTS.items()
-    if getattr(make_agent, "__wrapped__", make_agent).__name__ == name
-}
+CONSTRUCTORS = {name: make_agent for name, make_agent in AGENTS.items() if lineage(make_agent) == [make_agent]}
 SMALL = {
     "hidden_sizes": (3,), "stream_sizes": (3,), "num_envs": 4, "rollout_length": 4, "num_minibatches": 2,
     "num_epochs": 2, "replay_size": 64, "batch_size": 4, "warmup_steps": 8, "replay_ratio": 0.25,
@@ -43,7 +38,7 @@ ENVS = [
 
 def small(name):
     """The constructor with few and small numbers, and where it can act."""
-    known = inspect.signature(CONSTRUCTORS[name]).parameters
+    known = parameters(CONSTRUCTORS[name])
     options = {key: value for key, value in SMALL.items() if key in known} | OPTIONS.get(name, {})
     build = lambda **numbers: CONSTRUCTORS[name](**(options | numbers))  # noqa: E731
     for env in ENVS:

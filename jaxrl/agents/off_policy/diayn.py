@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,14 +13,16 @@ import numpy as np
 import optax
 
 from jaxrl import checks
-from jaxrl.agents.off_policy.sac import sac
+from jaxrl.agents.off_policy.sac import soft_actor_critic
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning.action_scale import check_bounded
-from jaxrl.learning.experience import Experience, Learner, ReplayState, with_experience
+from jaxrl.learning.experience import Learner, ReplayState, make_experience
 from jaxrl.learning.off_policy import check_networks, descend
 from jaxrl.learning.temperature import check_temperature
 from jaxrl.networks import MLP, Policy, PolicyHead
 from jaxrl.networks.torsos import as_floats, holds_pixels
-from jaxrl.replay import Sample
+from jaxrl.replay import Replay, Sample
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
 
 NOT_DRAWN = -1
@@ -45,7 +46,7 @@ def join(obs: Array, skill: Array, num_skills: int) -> Array:
     return jnp.concatenate([obs, jax.nn.one_hot(skill, num_skills)], axis=-1)
 
 
-@with_experience()
+@agent_constructor
 def diayn(
     *,
     num_skills: int = 10,
@@ -55,7 +56,20 @@ def diayn(
     actor_learning_rate: float = 3e-4,
     critic_learning_rate: float = 3e-4,
     temperature_learning_rate: float = 3e-4,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 100_000,
+    batch_size: int = 256,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     tau: float = 0.005,
     temperature: str = "fixed",
     initial_temperature: float = 0.1,
@@ -85,7 +99,23 @@ def diayn(
       actor_learning_rate: Adam's step size for the policy, > 0.
       critic_learning_rate: Adam's step size for the critics, > 0.
       temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
-      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step, in which actions are drawn uniformly.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
       temperature: alpha: fixed, auto (learnt) or state (learnt, as a function of the state).
       initial_temperature: alpha at the first step, > 0.
@@ -101,6 +131,12 @@ def diayn(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
+    experience = make_experience(
+        "diayn", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     checks.integer("diayn", 2, num_skills=num_skills)
     checks.number("diayn", 0, reward_weight=reward_weight)
     entries = {f"discriminator_observes[{i}]": x for i, x in enumerate(discriminator_observes)}
@@ -149,9 +185,11 @@ def diayn(
         )
 
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
-    agent = inspect.unwrap(sac)(
-        experience=experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
-        temperature=temperature, initial_temperature=initial_temperature, target_entropy=target_entropy,
+    inner = soft_actor_critic(
+        experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
+        temperature=temperature, initial_temperature=initial_temperature, final_temperature=0.0, temperature_steps=1,
+        target_entropy=target_entropy, target_critics=0, policy_value="min", policy_delay=1, target_update_every=1,
+        dropout=0.0, torso="auto",
     )  # fmt: skip
 
     def init(key: Key, spec: Spec) -> ReplayState:
@@ -161,7 +199,7 @@ def diayn(
             raise checks.JaxrlError(f"diayn: {spec.id} has {space} observations; it needs vectors of numbers")
         checks.one_of("diayn", range(space.shape[0]), **entries)
         sac_key, q_key = jax.random.split(key)
-        inside = agent.init(sac_key, joined(spec, num_skills))
+        inside = inner.init(sac_key, joined(spec, num_skills))
         q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
         params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
         learner = Learner(params, inside.target_params, opt_state)
@@ -175,10 +213,11 @@ def diayn(
         skill = jnp.where(memory == NOT_DRAWN, drawn, memory)
         inside = state._replace(spec=joined(state.spec, num_skills), params=state.params.sac)
         obs = as_floats(obs, holds_pixels(state.spec.obs_space))
-        action, _, extras = agent.act(inside, (), join(obs, skill, num_skills), key, step, explore)
+        action, _, extras = inner.act(inside, (), join(obs, skill, num_skills), key, step, explore)
         return action, skill, extras | {"skill": skill}
 
     def init_memory(num_envs: int) -> Array:
         return jnp.full(num_envs, NOT_DRAWN, jnp.int32)
 
-    return agent._replace(init=init, act=act, init_memory=init_memory, name="diayn")
+    agent = inner._replace(init=init, act=act, init_memory=init_memory, name="diayn")
+    return act_normalized(agent) if normalize_observations else agent

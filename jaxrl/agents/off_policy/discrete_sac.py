@@ -11,23 +11,39 @@ import optax
 
 from jaxrl import checks
 from jaxrl.agents.off_policy.sac import METRICS, POLICY_VALUES, SACParams
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
 from jaxrl.networks import make_discrete_critics, make_policy, make_torso
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Discrete, Key, PyTree, Spec
 
 
-@with_experience()
+@agent_constructor
 def discrete_sac(
     *,
     actor_learning_rate: float = 3e-4,
     critic_learning_rate: float = 3e-4,
     temperature_learning_rate: float = 3e-4,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 100_000,
+    batch_size: int = 256,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     tau: float = 0.005,
     temperature: str = "auto",
     initial_temperature: float = 1.0,
@@ -56,7 +72,23 @@ def discrete_sac(
       actor_learning_rate: Adam's step size for the policy, > 0.
       critic_learning_rate: Adam's step size for the critics, > 0.
       temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
-      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step, in which actions are drawn uniformly.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
       temperature: alpha: auto (learnt), state (learnt, as a function of the state) or fixed (by a linear schedule).
       initial_temperature: alpha at the first step, > 0.
@@ -79,6 +111,12 @@ def discrete_sac(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
+    experience = make_experience(
+        "discrete_sac", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     off_policy.check_networks(
         "discrete_sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate,
         critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,
@@ -163,7 +201,8 @@ def discrete_sac(
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 
     update = experience.make_update(gradient_step, METRICS)
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, name="discrete_sac",
         tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent

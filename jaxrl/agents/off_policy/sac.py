@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, make_critics, make_torso
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 METRICS = ("critic_loss", "q_mean", "entropy", "temperature")
@@ -31,13 +34,26 @@ class SACParams(NamedTuple):
     temperature: PyTree
 
 
-@with_experience()
+@agent_constructor
 def sac(
     *,
     actor_learning_rate: float = 3e-4,
     critic_learning_rate: float = 3e-4,
     temperature_learning_rate: float = 3e-4,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 100_000,
+    batch_size: int = 256,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     tau: float = 0.005,
     temperature: str = "auto",
     initial_temperature: float = 1.0,
@@ -64,7 +80,23 @@ def sac(
       actor_learning_rate: Adam's step size for the policy, > 0.
       critic_learning_rate: Adam's step size for the critics, > 0.
       temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
-      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step, in which actions are drawn uniformly.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       tau: how far an update moves the target critics towards the online ones, in (0, 1]; 1 copies them.
       temperature: alpha: auto (learnt), state (learnt, as a function of the state) or fixed (by a linear schedule).
       initial_temperature: alpha at the first step, > 0.
@@ -88,6 +120,33 @@ def sac(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
+    experience = make_experience(
+        "sac", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
+    agent = soft_actor_critic(
+        experience, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
+        temperature_learning_rate=temperature_learning_rate, tau=tau, temperature=temperature,
+        initial_temperature=initial_temperature, final_temperature=final_temperature,
+        temperature_steps=temperature_steps, target_entropy=target_entropy, num_critics=num_critics,
+        target_critics=target_critics, policy_value=policy_value, policy_delay=policy_delay,
+        target_update_every=target_update_every, hidden_sizes=hidden_sizes, activation=activation,
+        layer_norm=layer_norm, dropout=dropout, torso=torso,
+    )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent
+
+
+def soft_actor_critic(
+    experience: Experience, *,
+    actor_learning_rate: Array | float, critic_learning_rate: Array | float, temperature_learning_rate: Array | float,
+    tau: Array | float, temperature: str, initial_temperature: Array | float, final_temperature: Array | float,
+    temperature_steps: int, target_entropy: Array | float, num_critics: int, target_critics: int, policy_value: str,
+    policy_delay: int, target_update_every: int, hidden_sizes: tuple[int, ...], activation: str, layer_norm: bool,
+    dropout: Array | float, torso: str,
+) -> Agent:  # fmt: skip
+    """SAC that learns from an experience: what `sac` and DIAYN share. The arguments are those of `sac`."""
     off_policy.check_networks(
         "sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 METRICS = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
@@ -31,14 +34,27 @@ class SACV1Params(NamedTuple):
     temperature: PyTree
 
 
-@with_experience()
+@agent_constructor
 def sac_v1(
     *,
     actor_learning_rate: float = 3e-4,
     critic_learning_rate: float = 3e-4,
     value_learning_rate: float = 3e-4,
     temperature_learning_rate: float = 3e-4,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 100_000,
+    batch_size: int = 256,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     tau: float = 0.005,
     temperature: str = "fixed",
     initial_temperature: float = 0.2,
@@ -64,7 +80,23 @@ def sac_v1(
       critic_learning_rate: Adam's step size for the critics, > 0.
       value_learning_rate: Adam's step size for the state value, > 0.
       temperature_learning_rate: Adam's step size for the temperature's logarithm, > 0.
-      experience: what is learnt from, and when; during the warm-up actions are drawn uniformly.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step, in which actions are drawn uniformly.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       tau: how far an update moves the target of the state value towards the online one, in (0, 1]; 1 copies it.
       temperature: alpha: fixed (by a linear schedule), auto (learnt) or state (learnt, as a function of the state).
       initial_temperature: alpha at the first step, > 0.
@@ -85,6 +117,12 @@ def sac_v1(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
+    experience = make_experience(
+        "sac_v1", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     rates = {
         "actor_learning_rate": actor_learning_rate,
         "critic_learning_rate": critic_learning_rate,
@@ -170,7 +208,8 @@ def sac_v1(
         return Learner(params, target, opt_state), errors, metrics
 
     update = experience.make_update(gradient_step, METRICS)
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, name="sac_v1", tolerates_stale_actions=True,
         interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -27,12 +30,25 @@ class TD3Params(NamedTuple):
     critics: PyTree
 
 
-@with_experience()
+@agent_constructor
 def td3(
     *,
     actor_learning_rate: float = 1e-3,
     critic_learning_rate: float = 1e-3,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 100_000,
+    batch_size: int = 256,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     tau: float = 0.005,
     num_critics: int = 2,
     policy_delay: int = 2,
@@ -61,7 +77,23 @@ def td3(
     Args:
       actor_learning_rate: Adam's step size for the policy, > 0.
       critic_learning_rate: Adam's step size for the critics, > 0.
-      experience: what is learnt from, and when.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       tau: how far an update moves a target network towards the online one, in (0, 1]; 1 copies it.
       num_critics: how many critics; targets take the least of their values.
       policy_delay: gradient steps of the critics to one of the policy.
@@ -87,6 +119,12 @@ def td3(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
+    experience = make_experience(
+        "td3", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     off_policy.check_networks(
         "td3", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, policy_delay=policy_delay, target_update_every=target_update_every,
@@ -166,7 +204,8 @@ def td3(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"noise": jnp.float32(exploring.scale(step))}
 
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3",
         tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent

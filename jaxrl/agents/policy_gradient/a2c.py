@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor, preset
 from jaxrl.learning import actor_critic
 from jaxrl.learning.actor_critic import Batch, policy_and_value
 from jaxrl.learning.advantages import whiten
 from jaxrl.learning.optimizer import make_optimizer
 from jaxrl.learning.pop_art import PopArt, init_pop_art
-from jaxrl.learning.preset import preset
 from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
 from jaxrl.transforms.normalize import normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
@@ -29,7 +29,7 @@ class A2CState(NamedTuple):
     scale: PopArt | tuple
 
 
-@checks.checked
+@agent_constructor
 def a2c(
     *,
     learning_rate: float = 1e-3,
@@ -169,11 +169,16 @@ def a2c_loss(
     return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics
 
 
-one_step_actor_critic = preset(
-    a2c,
-    "one_step_actor_critic",
-    """Actor-critic whose advantage is the one-step TD error (Sutton and Barto 2018, section 13.5).""",
-    gae_lambda=0.0,
-    rollout_length=1,
-    optimizer="adam",
-)
+@preset(a2c)
+def one_step_actor_critic(
+    *, optimizer: str = "adam", gae_lambda: float = 0.0, rollout_length: int = 1, **others: Any
+) -> Agent:
+    """Actor-critic whose advantage is the one-step TD error (Sutton and Barto 2018, section 13.5).
+
+    Args:
+      optimizer: adam, rmsprop, or sgd with momentum.
+      gae_lambda: lambda of the advantage estimate, in [0, 1]; at 0 that is the one-step TD error.
+      rollout_length: steps taken in each environment between updates.
+      **others: any other argument of `a2c`.
+    """
+    return a2c(optimizer=optimizer, gae_lambda=gae_lambda, rollout_length=rollout_length, **others)

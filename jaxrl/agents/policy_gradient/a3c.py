@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.agents.policy_gradient.a2c import a2c_loss
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import actor_critic
 from jaxrl.learning.actor_critic import Batch
 from jaxrl.learning.minibatch import WORKER, by_worker, check_workers
@@ -31,7 +32,7 @@ class A3CState(NamedTuple):
     copies: PyTree
 
 
-@checks.checked
+@agent_constructor
 def a3c(
     *,
     num_workers: int = 4,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.experience import check_schedule, example_trajectory
 from jaxrl.learning.optimizer import make_optimizer
@@ -128,7 +129,7 @@ def project(g: Array, k: Array, delta: Array | float) -> Array:
     return g - excess / jnp.maximum(jnp.sum(k * k, axis=-1, keepdims=True), jnp.finfo(g.dtype).tiny) * k
 
 
-@checks.checked
+@agent_constructor
 def acer(
     *,
     learning_rate: float = 1e-3,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import actor_critic
 from jaxrl.learning.actor_critic import Batch, policy_and_value
 from jaxrl.learning.advantages import whiten
@@ -32,7 +33,7 @@ class PPOState(NamedTuple):
     kl_coef: Array | tuple
 
 
-@checks.checked
+@agent_constructor
 def ppo(
     *,
     learning_rate: float = 3e-4,

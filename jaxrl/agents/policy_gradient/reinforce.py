@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.advantages import explained_variance, whiten
 from jaxrl.learning.baseline import make_baseline
@@ -30,7 +31,7 @@ class ReinforceState(NamedTuple):
     baseline: PyTree
 
 
-@checks.checked
+@agent_constructor
 def reinforce(
     *,
     learning_rate: float = 1e-2,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor, preset
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.advantages import explained_variance, whiten
 from jaxrl.learning.baseline import make_baseline
@@ -21,7 +22,6 @@ from jaxrl.learning.natural_gradient import (
     step_size,
     whole_step,
 )
-from jaxrl.learning.preset import preset
 from jaxrl.networks.actor_critic import Policy, check_network, make_policy
 from jaxrl.returns import gae
 from jaxrl.transforms.normalize import normalized
@@ -36,7 +36,7 @@ class TRPOState(NamedTuple):
     baseline: PyTree
 
 
-@checks.checked
+@agent_constructor
 def trpo(
     *,
     max_kl: float = 0.01,
@@ -218,9 +218,12 @@ def episode_returns(trajectory: Transition, counts: Array) -> Metrics:
     }
 
 
-npg = preset(
-    trpo,
-    "npg",
-    """Natural policy gradient: the step of `trpo` without its line search (Kakade 2001).""",
-    line_search=False,
-)
+@preset(trpo)
+def npg(*, line_search: bool = False, **others: Any) -> Agent:
+    """Natural policy gradient: the step of `trpo` without its line search (Kakade 2001).
+
+    Args:
+      line_search: whether the step is shortened until it passes; else all of it is taken.
+      **others: any other argument of `trpo`.
+    """
+    return trpo(line_search=line_search, **others)

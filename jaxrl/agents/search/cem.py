@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning.optimizer import annealed
 from jaxrl.learning.parameter_search import Search, candidate_scores, check_candidates, make_search, score_metrics
 from jaxrl.networks.actor_critic import check_network
@@ -57,7 +58,7 @@ def refit(population: Array, scores: Array, num_elites: int, noise: Array | floa
     return mean, jnp.sqrt(var + noise), best.mean(where=finite)
 
 
-@checks.checked
+@agent_constructor
 def cem(
     *,
     num_elites: int = 10,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning.parameter_search import Search, candidate_scores, check_candidates, make_search, score_metrics
 from jaxrl.networks.actor_critic import check_network
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
@@ -31,7 +32,7 @@ class HillClimbingState(NamedTuple):
     population: Array
 
 
-@checks.checked
+@agent_constructor
 def hill_climbing(
     *,
     noise: float = 1.0,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -25,7 +25,7 @@ class DoubleQLearningState(NamedTuple):
         return self.tables.mean(axis=0)
 
 
-@checks.checked
+@agent_constructor
 def double_q_learning(
     *,
     learning_rate: float = 0.1,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy_probabilities
 from jaxrl.learning import tables as common
 from jaxrl.learning.tables import TableState
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
 
 
-@checks.checked
+@agent_constructor
 def expected_sarsa(
     *,
     learning_rate: float = 0.1,

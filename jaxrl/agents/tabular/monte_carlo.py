@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import tables as common
 from jaxrl.returns import discounted_returns
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -27,7 +28,7 @@ class MonteCarloState(NamedTuple):
     seen: Array
 
 
-@checks.checked
+@agent_constructor
 def monte_carlo(
     *,
     learning_rate: float = 0.1,

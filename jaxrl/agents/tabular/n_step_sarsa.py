@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -25,7 +26,7 @@ class NStepSarsaState(NamedTuple):
     window: common.Window
 
 
-@checks.checked
+@agent_constructor
 def n_step_sarsa(
     *,
     n: int = 4,

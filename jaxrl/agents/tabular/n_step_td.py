@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -20,7 +21,7 @@ class NStepTDState(NamedTuple):
     window: common.Window
 
 
-@checks.checked
+@agent_constructor
 def n_step_td(
     *,
     n: int = 4,

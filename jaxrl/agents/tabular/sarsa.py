@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -20,7 +20,7 @@ class SarsaState(NamedTuple):
     next_action: Array
 
 
-@checks.checked
+@agent_constructor
 def sarsa(
     *,
     learning_rate: float = 0.1,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -23,7 +24,7 @@ class SarsaLambdaState(NamedTuple):
     next_action: Array
 
 
-@checks.checked
+@agent_constructor
 def sarsa_lambda(
     *,
     lambda_: float = 0.9,

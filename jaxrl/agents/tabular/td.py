@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -24,7 +25,7 @@ class TDState(NamedTuple):
     pending: Array
 
 
-@checks.checked
+@agent_constructor
 def td(
     *,
     lambda_: float = 0.0,

@@ -5,23 +5,27 @@ Each improvement is an argument, and they compose: `rainbow` and `qr_dqn` are ca
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor, preset
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning import value_heads, value_regression
-from jaxrl.learning.experience import Experience, ReplayState, interrupt_of, with_experience
-from jaxrl.learning.preset import preset
+from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.losses import take
 from jaxrl.networks import DUELING, QNetwork, make_q_network
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
-@with_experience(replay_size=10_000, batch_size=128)
+@agent_constructor
 def dqn(
     *,
     learning_rate: float = 5e-4,
@@ -29,7 +33,20 @@ def dqn(
     epsilon_start: float = 1.0,
     epsilon_final: float = 0.05,
     epsilon_decay_steps: int = 10_000,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 10_000,
+    batch_size: int = 128,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     target_network: bool = True,
     target_update_every: int = 500,
     tau: float = 1.0,
@@ -59,7 +76,23 @@ def dqn(
       epsilon_start: probability of a random action at the first step, in [0, 1].
       epsilon_final: the same once it has decayed, in [0, 1].
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
-      experience: what is learnt from, and when.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       target_network: whether there is one; without it, the online network values its own targets (naive DQN).
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
@@ -93,6 +126,12 @@ def dqn(
       >>> dqn(double=True, dueling=True, replay="prioritized", n_step=3).rollout_length
       1
     """
+    experience = make_experience(
+        "dqn", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     check_regression(
         "dqn", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
@@ -156,30 +195,54 @@ def dqn(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"epsilon": epsilon_at(step)}
 
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, name="dqn", tolerates_stale_actions=True,
         interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent
 
 
-rainbow = preset(
-    dqn,
-    "rainbow",
-    """Rainbow: double, dueling, noisy, categorical, 3-step DQN with prioritized replay (Hessel et al. 2018).""",
-    double=True,
-    dueling=True,
-    noisy=True,
-    atoms=51,
-    n_step=3,
-    replay="prioritized",
-    priority_alpha=0.5,
-    epsilon_start=0.0,
-    epsilon_final=0.0,
-)
+@preset(dqn)
+def rainbow(
+    *,
+    epsilon_start: float = 0.0,
+    epsilon_final: float = 0.0,
+    n_step: int = 3,
+    replay: str | Replay = "prioritized",
+    priority_alpha: float = 0.5,
+    double: bool = True,
+    dueling: bool = True,
+    noisy: bool = True,
+    atoms: int = 51,
+    **others: Any,
+) -> Agent:
+    """Rainbow: double, dueling, noisy, categorical, 3-step DQN with prioritized replay (Hessel et al. 2018).
 
-qr_dqn = preset(
-    dqn,
-    "qr_dqn",
-    """Quantile-regression DQN: the return's quantiles in place of its mean (Dabney et al. 2018, algorithm 1).""",
-    quantiles=51,
-)
+    Args:
+      epsilon_start: probability of a random action at the first step, in [0, 1]; at 0 the noise alone explores.
+      epsilon_final: the same once it has decayed, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      priority_alpha: how much the priorities count, in [0, 1].
+      double: whether the online network chooses the action that the target network values (van Hasselt et al. 2016).
+      dueling: whether the network tells a state's value from the advantages of its actions (Wang et al. 2016).
+      noisy: whether the last two layers explore by noise of learnt size (Fortunato et al. 2018).
+      atoms: on how many returns from v_min to v_max the network puts probabilities (Bellemare et al. 2017); 1 is off.
+      **others: any other argument of `dqn`.
+    """
+    return dqn(
+        epsilon_start=epsilon_start, epsilon_final=epsilon_final, n_step=n_step, replay=replay,
+        priority_alpha=priority_alpha, double=double, dueling=dueling, noisy=noisy, atoms=atoms, **others,
+    )  # fmt: skip
+
+
+@preset(dqn)
+def qr_dqn(*, quantiles: int = 51, **others: Any) -> Agent:
+    """Quantile-regression DQN: the return's quantiles in place of its mean (Dabney et al. 2018, algorithm 1).
+
+    Args:
+      quantiles: how many quantiles of the return the network learns; not together with atoms.
+      **others: any other argument of `dqn`.
+    """
+    return dqn(quantiles=quantiles, **others)

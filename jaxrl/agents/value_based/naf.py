@@ -7,14 +7,17 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl.constructors import agent_constructor
 from jaxrl.learning import value_regression
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import Experience, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.networks import make_torso, orthogonal
+from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -69,7 +72,7 @@ class NAFNetwork(nn.Module):
         return Quadratic(value, jnp.tanh(mean), tril)
 
 
-@with_experience(replay_size=50_000, batch_size=64)
+@agent_constructor
 def naf(
     *,
     learning_rate: float = 1e-3,
@@ -78,7 +81,20 @@ def naf(
     noise_final: float = 0.1,
     noise_decay_steps: int = 20_000,
     noise_theta: float = 0.15,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 1,
+    replay: str | Replay = "uniform",
+    replay_size: int = 50_000,
+    batch_size: int = 64,
+    priority_alpha: float = 0.6,
+    priority_beta: float = 0.4,
+    priority_beta_steps: int = 100_000,
+    hindsight: str = "none",
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1,
+    normalize_observations: bool = False,
+    num_envs: int = 1,
+    rollout_length: int = 1,
     target_update_every: int = 1,
     tau: float = 0.005,
     loss: str = "squared",
@@ -106,7 +122,23 @@ def naf(
       noise_final: the same once it has decayed, >= 0.
       noise_decay_steps: environment steps over which it goes linearly from the one to the other; 0 keeps it constant.
       noise_theta: which part of Ornstein-Uhlenbeck noise is forgotten in each step, in (0, 1].
-      experience: what is learnt from, and when.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds; a multiple of num_envs * rollout_length.
+      batch_size: samples in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      hindsight: which goals take the place of the wanted ones in four fifths of a batch, where the environment has
+        goals: none, future, final or episode (Andrychowicz et al. 2017).
+      warmup_steps: environment steps before the first gradient step.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
       loss: of the temporal-difference error: huber or squared.
@@ -126,6 +158,12 @@ def naf(
       >>> naf(noise="ornstein_uhlenbeck").init_memory(2).shape
       (2, 64)
     """
+    experience = make_experience(
+        "naf", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
+        normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     check_regression(
         "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
@@ -166,7 +204,8 @@ def naf(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"noise": wander.scale(step)}
 
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf",
         tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning.experience import check_replay_size, example_trajectory, interrupt_of
 from jaxrl.losses import take
@@ -77,7 +78,7 @@ def rprop(learning_rate: Array | float) -> optax.GradientTransformation:
 OPTIMIZERS = ("rprop", "adam")
 
 
-@checks.checked
+@agent_constructor
 def nfq(
     *,
     learning_rate: float = 1e-2,

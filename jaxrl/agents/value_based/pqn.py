@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.learning.minibatch import check_sizes, scan_minibatches
 from jaxrl.learning.optimizer import make_optimizer
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
     target: Array
 
 
-@checks.checked
+@agent_constructor
 def pqn(
     *,
     learning_rate: float = 2.5e-4,

@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
+from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy, spread_epsilons
 from jaxrl.learning import value_regression
-from jaxrl.learning.experience import Experience, ReplayState, interrupt_of, with_experience
+from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.losses import take
 from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
-from jaxrl.replay import Sample
+from jaxrl.replay import Replay, Sample
 from jaxrl.returns import n_step_returns
+from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 RESCALE_SLOPE = 1e-3  # epsilon of the value rescaling
@@ -68,18 +70,7 @@ def unscale_value(x: Array) -> Array:
     return jnp.sign(x) * (root - 1) * (root + 1)
 
 
-@with_experience(
-    without=("hindsight",),
-    n_step=3,
-    replay="prioritized",
-    replay_size=20_000,
-    batch_size=32,
-    priority_alpha=0.9,
-    priority_beta=0.6,
-    replay_ratio=1 / 16,
-    num_envs=4,
-    rollout_length=4,
-)
+@agent_constructor
 def r2d2(
     *,
     learning_rate: float = 1e-3,
@@ -88,7 +79,19 @@ def r2d2(
     epsilon_final: float = 0.4,
     epsilon_decay_steps: int = 10_000,
     epsilon_spread: float = 7.0,
-    experience: Experience,
+    gamma: float = 0.99,
+    n_step: int = 3,
+    replay: str | Replay = "prioritized",
+    replay_size: int = 20_000,
+    batch_size: int = 32,
+    priority_alpha: float = 0.9,
+    priority_beta: float = 0.6,
+    priority_beta_steps: int = 100_000,
+    warmup_steps: int = 1_000,
+    replay_ratio: int | float = 1 / 16,
+    normalize_observations: bool = False,
+    num_envs: int = 4,
+    rollout_length: int = 4,
     priority_eta: float = 0.9,
     target_update_every: int = 16,
     tau: float = 0.01,
@@ -137,8 +140,22 @@ def r2d2(
       epsilon_final: the same once it has decayed, in [0, 1]; that of the first environment, see `epsilon_spread`.
       epsilon_decay_steps: environment steps over which epsilon falls linearly from the one to the other.
       epsilon_spread: how much smaller it is in the other environments than in the first, >= 0; 0 gives all the same.
-      experience: what is learnt from, and when. A sample is a stretch, and the replay holds in each environment at
-        least one.
+      gamma: discount, in [0, 1].
+      n_step: environment steps whose rewards a target holds before it bootstraps.
+      replay: uniform, prioritized (in proportion to the error) or ranked (by the error's rank; Schaul et al. 2016); in
+        Python also a `Replay`, whose own sizes count in place of replay_size and batch_size.
+      replay_size: steps that the replay holds, in each environment one stretch at least; a multiple of num_envs *
+        rollout_length.
+      batch_size: stretches in each gradient step; at most warmup_steps.
+      priority_alpha: how much the priorities count, in [0, 1].
+      priority_beta: how much of their bias the importance weights take away at the first step, in [0, 1].
+      priority_beta_steps: environment steps over which that rises linearly to 1.
+      warmup_steps: environment steps before the first gradient step.
+      replay_ratio: gradient steps for each environment step, of all environments together; it may be less than 1.
+      normalize_observations: whether observations are scaled by the running mean and standard deviation of all so far;
+        the replay keeps them as they are.
+      num_envs: environments that run in parallel.
+      rollout_length: steps taken in each environment between updates.
       priority_eta: how much of a stretch's priority is its largest error, in [0, 1]; the rest is the mean.
       target_update_every: environment steps between updates of the target network.
       tau: how far each of these moves the target towards the online network, in (0, 1]; 1 copies it.
@@ -170,6 +187,12 @@ def r2d2(
       >>> r2d2(cell="lstm", cell_size=16).init_memory(3).shape
       (3, 33)
     """
+    experience = make_experience(
+        "r2d2", gamma=gamma, n_step=n_step, replay=replay, replay_size=replay_size, batch_size=batch_size,
+        priority_alpha=priority_alpha, priority_beta=priority_beta, priority_beta_steps=priority_beta_steps,
+        warmup_steps=warmup_steps, replay_ratio=replay_ratio, normalize_observations=normalize_observations,
+        num_envs=num_envs, rollout_length=rollout_length,
+    )  # fmt: skip
     check_regression(
         "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
@@ -268,7 +291,8 @@ def r2d2(
         state, metrics = learn(state, trajectory, key, step)
         return state, metrics | {"epsilon": epsilon_at(step)}
 
-    return Agent(
+    agent = Agent(
         init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2",
         tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
     )  # fmt: skip
+    return act_normalized(agent) if normalize_observations else agent
