@@ -937,6 +937,25 @@ MUTANTS = [
         "agent = normalize_rewards(agent, 0.99)",
         "test_component_arguments.py",
     ),
+    M(
+        "transforms/report.py",
+        "state, own = agent.update(state, trajectory, key, step)\n        return state, own",
+        "new, own = agent.update(state, trajectory, key, step)\n        return new, own",
+        "transforms/test_report.py",
+    ),
+    M("transforms/report.py", "& (state.episodes < num_episodes)", "", "transforms/test_report.py"),
+    M(
+        "transforms/report.py",
+        "(trajectory.terminated | trajectory.truncated)[0, 0]",
+        "trajectory.terminated[0, 0]",
+        "transforms/test_report.py",
+    ),
+    M(
+        "transforms/report.py",
+        "act=act, update=update, interrupt=interrupt",
+        "act=act, update=update",
+        "transforms/test_report.py",
+    ),
     # ---------------------------------------------------------------- planning, the loop, evaluation
     M("planning.py", "values = jnp.where(model.terminal, 0.0, values)", "values = +values", "test_planning.py"),
     M("planning.py", "(change > tolerance)", "(change > 10 * tolerance)", "test_planning.py"),
@@ -1068,6 +1087,12 @@ MUTANTS = [
     ),
     M("analysis/results.py", "np.ceil(0.1 * finite.sum", "np.ceil(0.2 * finite.sum", "analysis/test_results.py"),
     M("analysis/statistics.py", "TRIMMED = 0.25", "TRIMMED = 0.1", "analysis/test_statistics.py"),
+    M("analysis/statistics.py", "x.std(axis, ddof=1)", "x.std(axis)", "analysis/test_statistics.py"),
+    M("analysis/statistics.py", "np.argsort(counts == 0,", "np.argsort(counts * 0,", "analysis/test_statistics.py"),
+    M("analysis/plot.py", "x[known], low[known], high[known]", "x, low, high", "analysis/test_plot.py"),
+    M("analysis/plot.py", "for axes in grid[-1]:", "for axes in grid[0]:", "analysis/test_plot.py"),
+    M("analysis/compare.py", "if rows and rows[-1] else", "if rows else", "analysis/test_compare.py"),
+    M("analysis/compare.py", '["run_seconds"] / steps[-1]', '["run_seconds"]', "analysis/test_compare.py"),
     # ---------------------------------------------------------------- the host's loop, environments, adapters
     M(
         "runs/host.py",

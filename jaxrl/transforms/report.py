@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl.checks import JaxrlError
+from jaxrl.constructors import recorded
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 Metric = Callable[[PyTree, Transition], Array]
@@ -27,6 +28,7 @@ class EpisodeMeanState(NamedTuple):
     totals: dict[str, Array]
 
 
+@recorded
 def report(agent: Agent, /, **metrics: Metric) -> Agent:
     """The same agent, with further metrics.
 
@@ -55,7 +57,8 @@ def report(agent: Agent, /, **metrics: Metric) -> Agent:
     return agent._replace(update=update)
 
 
-def report_episode_mean(agent: Agent, num_episodes: int, /, **metrics: Metric) -> Agent:
+@recorded
+def report_episode_mean(agent: Agent, /, num_episodes: int, **metrics: Metric) -> Agent:
     """The same agent, with further metrics that are means over the ends of its first episodes so far.
 
     Args:
