@@ -133,8 +133,8 @@ MUTANTS = [
     ),
     M(
         "agents/value_based/dqn.py",
-        "epsilon_at(step) if explore else 0.0), policy_memory",
-        "epsilon_at(step)), policy_memory",
+        "epsilon_at(step) if explore else 0.0), memory",
+        "epsilon_at(step)), memory",
         DQN,
     ),
     M(

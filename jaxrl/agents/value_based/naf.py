@@ -168,7 +168,7 @@ def naf(
         "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
     )  # fmt: skip
-    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
     wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:
@@ -195,7 +195,7 @@ def naf(
         q = q_value(network(spec).apply(params, batch.obs), action)
         return Loss(LOSSES[loss](q, target), q - target, {"q_mean": q.mean()})
 
-    learn = value_regression.make_update(
+    learn = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip
