@@ -14,14 +14,15 @@ from jaxrl import checks
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.episodes import mean_returns
 from jaxrl.networks.actor_critic import check_policy
+from jaxrl.networks.module import Module
 from jaxrl.networks.torsos import make_torso, orthogonal
 from jaxrl.types import Array, Discrete, Key, Metrics, Space, Spec, Transition
 
 
-class DeterministicPolicy(nn.Module):
+class DeterministicPolicy(Module):
     """Observations `[..., *obs]` to the action of the largest output, or, of continuous actions, to the outputs."""
 
-    torso: nn.Module
+    torso: Module
     action_space: Space
 
     @nn.compact

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrl.losses import take
+from jaxrl.networks.module import Module
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.types import Array, Discrete, Key, Space, Spec
 
@@ -70,7 +71,7 @@ def stochastic_dueling(value: Array, advantages: Array, sampled: Array) -> Array
     return value + advantages - sampled.mean(axis=0)
 
 
-class Critic(nn.Module):
+class Critic(Module):
     """V(x), and Q(x, a) of several actions.
 
     Of discrete actions there is a Q each, and V is their mean under the policy. Of continuous ones, there are a V and a
@@ -84,7 +85,7 @@ class Critic(nn.Module):
       activation: of that layer, a key of `ACTIVATIONS`.
     """
 
-    torso: nn.Module
+    torso: Module
     action_space: Space
     units: int = 64
     activation: str = "tanh"

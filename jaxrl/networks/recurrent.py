@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.networks.module import Module
 from jaxrl.networks.q_network import DUELING, QNetwork, num_actions
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.types import Array, Spec
@@ -19,7 +20,7 @@ def carry_size(cell: str, size: int) -> int:
     return CELLS[cell] * size
 
 
-class Recurrent(nn.Module):
+class Recurrent(Module):
     """A recurrent layer over time: `carry [B, C], x [T, B, p] -> carries [T, B, C], h [T, B, size]`.
 
     Where `fresh [T, B]` is given and true, an episode began with that step, and the carry before it is put back to 0.
@@ -75,7 +76,7 @@ class Recurrent(nn.Module):
         return carries, carries[..., : self.size]
 
 
-class RecurrentQNetwork(nn.Module):
+class RecurrentQNetwork(Module):
     """Action values of histories: `carry [B, C], obs [T, B, ...], previous [T, B] -> carries [T, B, C], q [T, B, A]`.
 
     `carries[t]` is the carry after `obs[t]`; `carry` is the one before `obs[0]`. `previous[t]`, int32, is 1 more than
@@ -88,7 +89,7 @@ class RecurrentQNetwork(nn.Module):
       head: from that layer's output to action values.
     """
 
-    torso: nn.Module
+    torso: Module
     memory: Recurrent
     head: QNetwork
 

@@ -15,6 +15,7 @@ from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.networks import make_torso, orthogonal
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -52,10 +53,10 @@ def q_value(quadratic: Quadratic, action: Array) -> Array:
     return quadratic.value - 0.5 * jnp.sum(jnp.square(distance), axis=-1)
 
 
-class NAFNetwork(nn.Module):
+class NAFNetwork(Module):
     """V, mu and L on one torso: `[..., obs] -> Quadratic`."""
 
-    torso: nn.Module
+    torso: Module
     action_size: int
 
     @nn.compact
