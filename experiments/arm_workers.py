@@ -20,16 +20,12 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, save, use_all_cores
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl.analysis.plot import DPI, PALETTE, style
-from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import PALETTE, STEPS, draw_band, new_figure
+from jaxrl.analysis.statistics import iqm_interval
 from jaxrl.loop import steps_per_update
 from jaxrl.runs.program import Constructor, compile_group, plan
 
@@ -53,17 +49,11 @@ class Run(NamedTuple):
     returns: np.ndarray
 
 
-Key = tuple[str, str, int]  # environment, agent, number of workers
-
-
 def main(
-    seeds: int = 32,
-    steps: int = 200_000,
-    eval_episodes: int = 10,
-    envs: tuple[Literal[tuple(ENVS)], ...] = tuple(ENVS),
-    workers: tuple[int, ...] = (1, 2, 4, 8),
+    seeds: int = 32, steps: int = 200_000, eval_episodes: int = 10,
+    envs: tuple[Literal[tuple(ENVS)], ...] = tuple(ENVS), workers: tuple[int, ...] = (1, 2, 4, 8),
     out: pathlib.Path = FIGURES / "arm_workers.png",
-) -> dict[Key, Run]:
+) -> dict[tuple[str, str, int], Run]:  # fmt: skip
     """Return of A3C and DPPO by the number of workers, against steps and seconds, over many seeds.
 
     Args:
@@ -77,21 +67,37 @@ def main(
     Returns:
       by environment, agent and number of workers: what was measured.
     """
-    runs = {
-        (env, name, count): measure(
-            constructor, env, int(ENVS[env] * steps), seeds, eval_episodes,
-            num_workers=count, num_envs=count * ENVS_EACH, **COMMON, **settings,
-        )
-        for env in envs
-        for name, (constructor, settings) in AGENTS.items()
-        for count in workers
-    }  # fmt: skip
-    rich.print(tabulate(runs))
-    save(draw(runs), out)
+    runs, rows = {}, []
+    title = f"A3C and DPPO on the arm by number of workers, {seeds:,} seeds: IQM and 95 % interval"
+    figure, panels = new_figure(
+        title, [""] * 2 * len(envs), rows=len(AGENTS), ylabel="greedy return", size=(7.6 * len(envs), 7.0),
+        sharey=True, sharex="col",
+    )  # fmt: skip
+    grid = np.reshape(panels, (len(AGENTS), len(envs), 2))  # each environment against steps, and against seconds
+    for column, env in enumerate(envs):
+        for row, (name, (constructor, settings)) in enumerate(AGENTS.items()):
+            for count, color in zip(workers, PALETTE, strict=False):
+                arguments = COMMON | settings | {"num_workers": count, "num_envs": count * ENVS_EACH}
+                run = measure(constructor, arguments, env, int(ENVS[env] * steps), seeds, eval_episodes)
+                runs[env, name, count] = run
+                cells = (run.returns[:, i] for i in (INTERVALS // 2, INTERVALS))
+                rows.append((env.split("-")[1], name, count, *cells, f"{run.steps[-1]:,}", f"{run.seconds[-1]:.1f}"))
+                for axes, x in zip(grid[row, column], (run.steps, run.seconds), strict=True):
+                    label = f"{count} worker{'s' if count > 1 else ''}"
+                    draw_band(axes, x, *iqm_interval(run.returns), label, color)
+                    axes.set_title(f"{name}, {env}", fontsize=11)
+        for axes, xlabel in zip(grid[-1, column], (STEPS, "seconds"), strict=True):
+            axes.set_xlabel(xlabel)
+    panels[0].legend(frameon=False, fontsize=10, loc="lower right")
+    header = ("arm", "agent", "workers", "half way", "at the end", "steps", "seconds")
+    title = f"the arm, {seeds:,} seeds: IQM (95 % interval) of the greedy return"
+    show(table(title, header, rows, text=("arm", "agent")), figure, out)
     return runs
 
 
-def measure(constructor: Constructor, env_id: str, num_steps: int, seeds: int, eval_episodes: int, **arguments) -> Run:
+def measure(
+    constructor: Constructor, arguments: dict, env_id: str, num_steps: int, seeds: int, eval_episodes: int
+) -> Run:
     """Trains all seeds of an agent, evaluates them after each interval, and takes the time of the training alone."""
     [group] = plan(constructor, arguments).groups
     program = compile_group(
@@ -112,46 +118,5 @@ def measure(constructor: Constructor, env_id: str, num_steps: int, seeds: int, e
     return Run(steps, intervals * np.median(times), per_seed)
 
 
-def tabulate(runs: dict[Key, Run]) -> Table:
-    seeds = len(next(iter(runs.values())).returns)
-    table = Table(title=f"the arm, {seeds:,} seeds: IQM (95 % interval) of the greedy return")
-    for name in ("arm", "agent", "workers", "half way", "at the end", "steps", "seconds"):
-        table.add_column(name, justify="left" if name in ("arm", "agent") else "right")
-    for (env, agent, count), run in runs.items():
-        cells = (final_cell(run.returns[:, i]) for i in (INTERVALS // 2, INTERVALS))
-        name = env.split("-")[1]
-        table.add_row(name, agent, str(count), *cells, f"{run.steps[-1]:,}", f"{run.seconds[-1]:.1f}")
-    return table
-
-
-def draw(runs: dict[Key, Run]) -> Figure:
-    """An agent a row; for each environment a column against steps, and one against seconds."""
-    envs = list(dict.fromkeys(env for env, _, _ in runs))
-    figure = Figure(figsize=(7.6 * len(envs), 7.0), dpi=DPI, layout="constrained")
-    seeds = len(next(iter(runs.values())).returns)
-    title = f"A3C and DPPO on the arm by number of workers, {seeds:,} seeds: IQM and 95 % interval"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    panels = figure.subplots(len(AGENTS), 2 * len(envs), sharey=True, sharex="col", squeeze=False)
-    for axes in panels.flat:
-        style(axes)
-        axes.margins(x=0.01)
-    colors = dict(zip(dict.fromkeys(count for _, _, count in runs), PALETTE, strict=False))
-    for (env, agent, count), run in runs.items():
-        row, column = list(AGENTS).index(agent), 2 * envs.index(env)
-        label = f"{count} worker{'s' if count > 1 else ''}"
-        band = interquartile_mean(run.returns, axis=0), *bootstrap_interval(run.returns)
-        for axes, x in zip(panels[row, column : column + 2], (run.steps, run.seconds), strict=True):
-            draw_band(axes, x, *band, label, colors[count])
-            axes.set_title(f"{agent}, {env}", fontsize=11)
-    for axes, xlabel in zip(panels[-1], ("environment steps", "seconds") * len(envs), strict=True):
-        axes.set_xlabel(xlabel)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    for axes in panels[:, 0]:
-        axes.set_ylabel("greedy return")
-    panels[0, 0].legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

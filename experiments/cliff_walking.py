@@ -12,35 +12,25 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
 import tyro
-from episodes import (
-    FIGURES,
-    draw_band,
-    greedy_path_length,
-    mean_interval,
-    measured,
-    new_figure,
-    per_episode,
-    save,
-    train_seeds,
-)
-from rich.table import Table
+from common import FIGURES, show, train_seeds
 
 import jaxrl
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.types import Agent
+from jaxrl import planning
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import draw_bands, new_figure
+from jaxrl.analysis.statistics import mean_interval, per_episode
+from jaxrl.transforms import report
 
+COMMON = {"learning_rate": 0.5, "gamma": 1.0, "epsilon_start": 0.1, "epsilon_final": 0.1}  # the book's
+AGENTS = {"Sarsa": jaxrl.sarsa, "expected Sarsa": jaxrl.expected_sarsa, "Q-learning": jaxrl.q_learning}
 LAST = 100  # episodes at the end that the table averages over
 
 
 def main(
-    seeds: int = 500,
-    episodes: int = 500,
-    steps: int = 25_000,
-    smoothed_over: int = 10,
+    seeds: int = 500, episodes: int = 500, steps: int = 25_000, smoothed_over: int = 10,
     out: pathlib.Path = FIGURES / "cliff_walking.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Online return and final greedy path of three agents beside a cliff, over many seeds.
 
     Args:
@@ -54,56 +44,37 @@ def main(
       by agent: `returns`, the sum of rewards, `[S, episodes]`, and `path`, the greedy path's steps after the last
       episode, `[S]` (one more than there are states where it does not arrive).
     """
-    env = jaxrl.make("jaxrl/Cliff-v0")
-    numbers = {}
-    for name, agent in agents().items():
-        watched = measured(agent, "path_length", greedy_path_length(env))
-        names = ("episode_return", "path_length")
-        _, metrics = train_seeds(watched, env, num_steps=steps, seeds=seeds, names=names)
-        returns, paths = (per_episode(metrics, metric, episodes) for metric in names)
-        numbers[name] = {"returns": returns, "path": paths[:, -1]}
-    rich.print(tabulate(numbers, env.spec.obs_space.n))
-    save(draw(numbers, smoothed_over), out)
-    return numbers
+    env, names = jaxrl.make("jaxrl/Cliff-v0"), ("episode_return", "path_length")
+    num_states = env.spec.obs_space.n  # no path without a loop has more steps
 
+    def path_length(state, _):
+        return planning.path_length(env.model, state.q.argmax(-1), num_states)
 
-def agents() -> dict[str, Agent]:
-    """The three, by name, with the book's constants."""
-    common = {"learning_rate": 0.5, "gamma": 1.0, "epsilon_start": 0.1, "epsilon_final": 0.1}
-    return {
-        "Sarsa": jaxrl.sarsa(**common),
-        "expected Sarsa": jaxrl.expected_sarsa(**common),
-        "Q-learning": jaxrl.q_learning(**common),
-    }
-
-
-def tabulate(numbers: dict, num_states: int) -> Table:
-    seeds, episodes = numbers["Sarsa"]["returns"].shape
-    table = Table(title=f"cliff walking, {seeds:,} seeds: after {episodes} episodes, share of seeds by greedy path")
-    table.add_column("agent")
-    for name in (f"return, last {min(LAST, episodes)}", "13 steps", "15 steps", "17 steps", "another", "no end"):
-        table.add_column(name, justify="right")
-    for name, found in numbers.items():
-        mean, low, high = mean_interval(found["returns"][:, -LAST:].mean(axis=1))
-        shares = [np.mean(found["path"] == length) for length in (13, 15, 17)]
-        never = np.mean(found["path"] > num_states)
-        cells = (f"{share:.1%}" for share in (*shares, max(0.0, 1 - sum(shares) - never), never))
-        table.add_row(name, f"{mean:.1f} ({low:.1f} to {high:.1f})", *cells)
-    return table
-
-
-def draw(numbers: dict, smoothed_over: int):
-    seeds, episodes = numbers["Sarsa"]["returns"].shape
     window = np.ones(min(smoothed_over, episodes)) / min(smoothed_over, episodes)
-    title = f"Cliff walking, {seeds:,} seeds: mean and 95 % interval, moving average of {len(window)} episodes"
-    figure, (axes,) = new_figure(title)
-    for (name, found), color in zip(numbers.items(), PALETTE, strict=False):
-        smooth = np.apply_along_axis(np.convolve, 1, found["returns"], window, mode="valid")  # [S, episodes - w + 1]
-        draw_band(axes, np.arange(len(window), episodes + 1), *mean_interval(smooth), name, color)
-    axes.set(xlabel="episode", ylabel="sum of rewards during an episode", ylim=(-100, 0))
-    axes.margins(x=0.01)
+    numbers, rows, bands = {}, [], {}
+    for name, constructor in AGENTS.items():
+        agent = report(constructor(**COMMON), path_length=path_length)
+        _, metrics = train_seeds(agent, env, num_steps=steps, seeds=seeds, names=names)
+        returns, paths = (per_episode(metrics, metric, episodes) for metric in names)
+        path = paths[:, -1]
+        mean, low, high = mean_interval(returns[:, -LAST:].mean(axis=1))
+        shares, never = [np.mean(path == length) for length in (13, 15, 17)], np.mean(path > num_states)
+        cells = (f"{share:.1%}" for share in (*shares, max(0.0, 1 - sum(shares) - never), never))
+        rows.append((name, f"{mean:.1f} ({low:.1f} to {high:.1f})", *cells))
+        bands[name] = mean_interval(np.apply_along_axis(np.convolve, 1, returns, window, mode="valid"))
+        numbers[name] = {"returns": returns, "path": path}
+
+    title = f"cliff walking, {seeds:,} seeds: after {episodes} episodes, share of seeds by greedy path"
+    header = ("agent", f"return, last {min(LAST, episodes)}", "13 steps", "15 steps", "17 steps", "another", "no end")
+    figure, (axes,) = new_figure(
+        f"Cliff walking, {seeds:,} seeds: mean and 95 % interval, moving average of {len(window)} episodes",
+        xlabel="episode", ylabel="sum of rewards during an episode",
+    )  # fmt: skip
+    draw_bands(axes, np.arange(len(window), episodes + 1), bands)
+    axes.set_ylim(-100, 0)
     axes.legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
+    show(table(title, header, rows), figure, out)
+    return numbers
 
 
 if __name__ == "__main__":

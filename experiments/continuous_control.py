@@ -14,12 +14,10 @@ import pathlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import rich
-import tyro
-from comparison import Contender, compare, draw, final_returns, tabulate
-from episodes import FIGURES, save, use_all_cores
+from common import FIGURES, folder_of, on_all_cores, show
 
 import jaxrl
+from jaxrl.analysis.compare import comparison_table, plot_environments
 
 
 class Problem(NamedTuple):
@@ -59,12 +57,9 @@ AGENTS = {"DDPG": jaxrl.ddpg, "TD3": jaxrl.td3, "SAC": jaxrl.sac}
 
 
 def main(
-    seeds: int = 16,
-    scale: float = 1.0,
-    envs: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
-    runs: pathlib.Path | None = None,
-    out: pathlib.Path = FIGURES / "continuous_control.png",
-) -> dict[str, dict[str, np.ndarray]]:
+    seeds: int = 16, scale: float = 1.0, envs: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
+    runs: pathlib.Path | None = None, out: pathlib.Path = FIGURES / "continuous_control.png",
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Learning curves of three agents for continuous actions, over many seeds.
 
     Args:
@@ -77,20 +72,24 @@ def main(
     Returns:
       by environment and agent: the greedy return at the end, `[S]`.
     """
-    results = {}
+    results = {env: {} for env in envs}
     for env in envs:
-        problem = PROBLEMS[env]
-        contenders = {name: Contender(agent, problem.hyper_parameters) for name, agent in AGENTS.items()}
-        contenders["SAC"] = Contender(jaxrl.sac, problem.hyper_parameters | problem.of_sac)
-        results |= compare(
-            contenders, {env: round(problem.steps * scale)}, seeds=seeds, eval_episodes=problem.eval_episodes,
-            env_params=problem.env_params, runs=runs,
-        )  # fmt: skip
-    rich.print(tabulate(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", results))
-    save(draw(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", results, by_time=True), out)
-    return final_returns(results)
+        problem, steps = PROBLEMS[env], round(PROBLEMS[env].steps * scale)
+        for name, constructor in AGENTS.items():
+            results[env][name] = jaxrl.sweep(
+                constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20,
+                eval_episodes=problem.eval_episodes, env_params=problem.env_params,
+                out=folder_of(runs, f"{env}, {name}"),
+                **problem.hyper_parameters | (problem.of_sac if name == "SAC" else {}),
+            )  # fmt: skip
+    found = comparison_table(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", results)
+    show(
+        found,
+        plot_environments(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", results, by_time=True),
+        out,
+    )
+    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in results.items()}
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -13,12 +13,10 @@ import math
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from comparison import Contender, compare, draw, final_returns, tabulate
-from episodes import FIGURES, save, use_all_cores
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
+from jaxrl.analysis.compare import comparison_table, plot_environments
 
 STEPS = 40_000
 STD = math.sqrt(3) / 2  # of the noise, where the actions' bounds are [-1, 1]
@@ -35,11 +33,9 @@ COMMON = {
     "noise_final": STD * 0.9998 ** (STEPS / 2),  # the variance by 0.9998 a step, so the deviation by its root
     "noise_decay_steps": STEPS,
 }
-CONTENDERS = {
-    "soft, 0.01": Contender(jaxrl.ddpg, COMMON | {"tau": 0.01}),
-    "hard, 600 and 500": Contender(
-        jaxrl.ddpg, COMMON | {"tau": 1.0, "target_update_every": 500, "actor_target_update_every": 600}
-    ),
+UPDATES = {
+    "soft, 0.01": {"tau": 0.01},
+    "hard, 600 and 500": {"tau": 1.0, "target_update_every": 500, "actor_target_update_every": 600},
 }
 
 
@@ -56,12 +52,18 @@ def main(
     Returns:
       by environment and kind of update: the greedy return at the end, `[S]`.
     """
-    runs = compare(CONTENDERS, {"Pendulum-v1": steps}, seeds=seeds)
-    rich.print(tabulate(f"DDPG by its target networks, {seeds:,} seeds: IQM (95 % interval)", runs))
-    save(draw(f"DDPG by its target networks, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return final_returns(runs)
+    runs = {
+        name: jaxrl.sweep(
+            jaxrl.ddpg, "Pendulum-v1", num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20,
+            **COMMON, **update,
+        )
+        for name, update in UPDATES.items()
+    }  # fmt: skip
+    runs = {"Pendulum-v1": runs}
+    found = comparison_table(f"DDPG by its target networks, {seeds:,} seeds: IQM (95 % interval)", runs)
+    show(found, plot_environments(f"DDPG by its target networks, {seeds:,} seeds: IQM and 95 % interval", runs), out)
+    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -13,14 +13,11 @@ import pathlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.analysis.plot import EVALUATION_COLOR, EVALUATION_STYLE
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import EVALUATION_COLOR, EVALUATION_STYLE, draw_band, new_figure
 from jaxrl.analysis.statistics import interquartile_mean
 
 
@@ -52,12 +49,9 @@ PROBLEMS = {
 
 
 def main(
-    seeds: int = 32,
-    scale: float = 1.0,
-    eval_episodes: int = 10,
-    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
-    out: pathlib.Path = FIGURES / "deep_q.png",
-) -> dict[str, dict[str, np.ndarray]]:
+    seeds: int = 32, scale: float = 1.0, eval_episodes: int = 10,
+    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS), out: pathlib.Path = FIGURES / "deep_q.png",
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Learning curves of DQN on three problems, over many seeds.
 
     Args:
@@ -77,39 +71,20 @@ def main(
         )
         for env in problems
     }  # fmt: skip
-    rich.print(tabulate(runs))
-    save(draw(runs), out)
-    return {
-        env: {"episode_return": run.metrics["episode_return"], "eval_return": run.final("eval_return")}
-        for env, run in runs.items()
-    }
-
-
-def tabulate(runs: dict[str, Results]) -> Table:
-    seeds = next(iter(runs.values())).num_seeds
-    table = Table(title=f"DQN, {seeds:,} seeds: IQM (95 % interval) at the end")
-    for name in ("environment", "steps", "training return", "greedy return"):
-        table.add_column(name, justify="left" if name == "environment" else "right")
-    for env, run in runs.items():
-        cells = map(final_cell, (run.final("episode_return"), run.final("eval_return")))
-        table.add_row(env, f"{run.steps[-1]:,}", *cells)
-    return table
-
-
-def draw(runs: dict[str, Results]):
-    title = f"DQN, {next(iter(runs.values())).num_seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=len(runs), sharey=False)
+    numbers, rows = {}, []
+    figure, panels = new_figure(f"DQN, {seeds:,} seeds: IQM and 95 % interval", list(runs), ylabel="return per episode")
     for axes, (env, run) in zip(panels, runs.items(), strict=True):
-        draw_curves(axes, run, ["training"])
+        numbers[env] = {"episode_return": run.metrics["episode_return"], "eval_return": run.final("eval_return")}
+        rows.append((env, f"{run.steps[-1]:,}", run.final("episode_return"), run.final("eval_return")))
+        draw_band(axes, *run.curve(), "training")
         greedy = interquartile_mean(run.metrics["eval_return"], axis=0)
         known = np.isfinite(greedy)
         axes.plot(run.steps[known], greedy[known], color=EVALUATION_COLOR, label="greedy", **EVALUATION_STYLE)
-        axes.set_title(env, fontsize=11)
-    panels[0].set_ylabel("return per episode")
     panels[0].legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
+    title = f"DQN, {seeds:,} seeds: IQM (95 % interval) at the end"
+    show(table(title, ("environment", "steps", "training return", "greedy return"), rows), figure, out)
+    return numbers
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

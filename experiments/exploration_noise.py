@@ -13,12 +13,10 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from comparison import Contender, compare, draw, final_returns, tabulate
-from episodes import FIGURES, save, use_all_cores
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
+from jaxrl.analysis.compare import comparison_table, plot_environments
 
 COMMON = {
     "hidden_sizes": (64, 64),
@@ -27,10 +25,11 @@ COMMON = {
     "noise_final": 0.1,
     "noise_decay_steps": 40_000,
 }
-CONTENDERS = {
-    "Ornstein-Uhlenbeck": Contender(jaxrl.ddpg, COMMON | {"noise": "ornstein_uhlenbeck", "noise_theta": 0.05}),
-    "Gaussian": Contender(jaxrl.ddpg, COMMON | {"noise": "gaussian"}),
+NOISES = {
+    "Ornstein-Uhlenbeck": {"noise": "ornstein_uhlenbeck", "noise_theta": 0.05},
+    "Gaussian": {"noise": "gaussian"},
 }
+ENV = "MountainCarContinuous-v0"
 
 
 def main(
@@ -46,12 +45,17 @@ def main(
     Returns:
       by environment and noise: the greedy return at the end, `[S]`.
     """
-    runs = compare(CONTENDERS, {"MountainCarContinuous-v0": steps}, seeds=seeds)
-    rich.print(tabulate(f"DDPG by its noise, {seeds:,} seeds: IQM (95 % interval)", runs))
-    save(draw(f"DDPG by its noise, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return final_returns(runs)
+    runs = {
+        name: jaxrl.sweep(
+            jaxrl.ddpg, ENV, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20, **COMMON, **noise
+        )
+        for name, noise in NOISES.items()
+    }
+    runs = {ENV: runs}
+    found = comparison_table(f"DDPG by its noise, {seeds:,} seeds: IQM (95 % interval)", runs)
+    show(found, plot_environments(f"DDPG by its noise, {seeds:,} seeds: IQM and 95 % interval", runs), out)
+    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -16,15 +16,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import comparison
 import numpy as np
-import rich
 import tyro
-from episodes import FIGURES, GREY, final_cell, folder_of, save
-from rich.table import Table
+from common import FIGURES, folder_of, show
 
 import jaxrl
-from jaxrl import Results
+from jaxrl.analysis.compare import plot_environments, table
+from jaxrl.analysis.plot import GREY
 from jaxrl.types import Agent
 
 
@@ -71,14 +69,10 @@ PROBLEMS = {
 
 
 def main(
-    seeds: int = 0,
-    scale: float = 1.0,
-    eval_episodes: int = 10,
-    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS),
-    vectorization: str = "sync",
-    runs: pathlib.Path | None = None,
-    out: pathlib.Path = FIGURES / "host_environments.png",
-) -> dict[str, dict[str, Any]]:
+    seeds: int = 0, scale: float = 1.0, eval_episodes: int = 10,
+    problems: tuple[Literal[tuple(PROBLEMS)], ...] = tuple(PROBLEMS), vectorization: str = "sync",
+    runs: pathlib.Path | None = None, out: pathlib.Path = FIGURES / "host_environments.png",
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Learning curves in environments on the host, and when they are solved.
 
     Args:
@@ -94,69 +88,33 @@ def main(
       by problem: `eval_return` at the end and `solved_at`, the environment steps of each seed until then (infinity if
       never), each `[S]`; and `steps_per_second`, of all seeds together.
     """
-    results = {
-        name: run(PROBLEMS[name], seeds, scale, eval_episodes, vectorization, folder_of(runs, name))
-        for name in problems
-    }
-    rich.print(tabulate(results))
-    save(draw(results), out)
-    return {
-        name: {
-            "eval_return": result.final("eval_return"),
-            "solved_at": solved_at(result, PROBLEMS[name].solved),
-            "steps_per_second": result.summary["steps_per_second"],
-        }
-        for name, result in results.items()
-    }
-
-
-def run(
-    problem: Problem, seeds: int, scale: float, eval_episodes: int, vectorization: str, out: pathlib.Path | None
-) -> Results:
-    """The learning curves of one problem."""
-    steps = round(problem.steps * scale)
-    return jaxrl.sweep(
-        problem.agent, problem.env, num_steps=steps, seeds=seeds or problem.seeds, progress=True,
-        eval_every=-(-steps // 20), eval_episodes=eval_episodes, out=out,
-        env_params=problem.env_params | {"vectorization": vectorization}, **problem.hyper_parameters,
-    )  # fmt: skip
-
-
-def solved_at(results: Results, threshold: float) -> np.ndarray:
-    """The environment steps of each seed at its first evaluation that reached a return; infinity if none did."""
-    reached = results.values("eval_return") >= threshold  # [S, T]; a NaN has not
-    return np.where(reached.any(axis=-1), results.steps[reached.argmax(axis=-1)], np.inf)
-
-
-def tabulate(runs: dict[str, Results]) -> Table:
-    table = Table(title="On the host: IQM (95 % interval) at the end, and medians until solved")
-    table.add_column("agent, environment")
-    for name in ("seeds", "steps", "greedy return", "solved", "after steps", "after seconds", "steps/s"):
-        table.add_column(name, justify="right")
-    for name, results in runs.items():
-        at = solved_at(results, PROBLEMS[name].solved)
-        median = np.median(at)
-        seconds = results.summary["run_seconds"] * median / results.steps[-1]
-        table.add_row(
-            name, f"{results.num_seeds}", f"{results.steps[-1]:,}", final_cell(results.final("eval_return")),
-            f"{np.isfinite(at).sum()}", *(f"{x:,.0f}" if np.isfinite(x) else "-" for x in (median, seconds)),
-            f"{results.summary['steps_per_second']:,.0f}",
+    numbers, rows, columns, solved = {}, [], {}, {}
+    for name in problems:
+        problem, steps = PROBLEMS[name], round(PROBLEMS[name].steps * scale)
+        run = jaxrl.sweep(
+            problem.agent, problem.env, num_steps=steps, seeds=seeds or problem.seeds, progress=True,
+            eval_every=-(-steps // 20), eval_episodes=eval_episodes, out=folder_of(runs, name),
+            env_params=problem.env_params | {"vectorization": vectorization}, **problem.hyper_parameters,
         )  # fmt: skip
-    return table
-
-
-def draw(runs: dict[str, Results]):
-    """A column for each environment: above by steps, below by seconds, and from which return on it is solved."""
-    columns: dict[str, dict[str, Results]] = {}
-    for name, results in runs.items():
+        reached = run.values("eval_return") >= problem.solved  # [S, T]; a NaN has not
+        at = np.where(reached.any(axis=-1), run.steps[reached.argmax(axis=-1)], np.inf)
+        median, speed = np.median(at), run.summary["steps_per_second"]
+        numbers[name] = {"eval_return": run.final("eval_return"), "solved_at": at, "steps_per_second": speed}
+        seconds = run.summary["run_seconds"] * median / run.steps[-1]
+        medians = (f"{x:,.0f}" if np.isfinite(x) else "-" for x in (median, seconds))
+        cells = f"{run.steps[-1]:,}", run.final("eval_return"), np.isfinite(at).sum(), *medians, f"{speed:,.0f}"
+        rows.append((name, run.num_seeds, *cells))
         agent, env = name.split(" on ")
-        columns.setdefault(env, {})[f"{agent} ({results.num_seeds})"] = results
-    solved = {name.split(" on ")[1]: PROBLEMS[name].solved for name in runs}
+        columns.setdefault(env, {})[f"{agent} ({run.num_seeds})"] = run
+        solved[env] = problem.solved
     title = "Environments on the host: IQM and 95 % interval (of so many seeds)"
-    figure = comparison.draw(title, columns, by_time=True)
-    for axes, env in zip(figure.axes, 2 * list(columns), strict=True):
-        axes.axhline(solved[env], color=GREY, lw=1, ls="--", zorder=1)
-    return figure
+    figure = plot_environments(title, columns, by_time=True)
+    for axes, threshold in zip(figure.axes, 2 * list(solved.values()), strict=True):
+        axes.axhline(threshold, color=GREY, lw=1, ls="--", zorder=1)
+    title = "On the host: IQM (95 % interval) at the end, and medians until solved"
+    names = ("seeds", "steps", "greedy return", "solved", "after steps", "after seconds", "steps/s")
+    show(table(title, ("agent, environment", *names), rows), figure, out)
+    return numbers
 
 
 if __name__ == "__main__":

@@ -16,15 +16,12 @@ import pathlib
 from typing import Literal
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, new_figure, save, use_all_cores
+from common import FIGURES, on_all_cores, show
 from matplotlib.ticker import MaxNLocator
-from rich.table import Table
 
 import jaxrl
-from jaxrl import Results, reinforce
-from jaxrl.analysis.plot import PALETTE
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import curves, draw_bands, new_figure
 from jaxrl.analysis.statistics import finite_mean
 from jaxrl.types import Agent
 
@@ -39,12 +36,10 @@ LENGTH = 100
 
 
 def main(
-    seeds: int = 32,
-    iterations: int = 16,
-    eval_episodes: int = 10,
+    seeds: int = 32, iterations: int = 16, eval_episodes: int = 10,
     variants: tuple[Literal[tuple(VARIANTS)], ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "linear_baseline.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Returns of REINFORCE with and without a linear baseline and whitening, over many seeds.
 
     Args:
@@ -63,47 +58,31 @@ def main(
         agent, "CartPole-v1", num_steps=iterations * size, seeds=seeds, log_every=size, eval_every=iterations * size,
         progress=True, eval_episodes=eval_episodes, env_params={"max_steps_in_episode": LENGTH}, variant=list(variants),
     )  # fmt: skip
-    rich.print(tabulate(results, variants))
-    save(draw(results, variants), out)
+    greedy = results.final("eval_return")
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), greedy]
+    rows = zip(variants, *columns, strict=True)
+    title = f"CartPole of {LENGTH} steps, {seeds:,} seeds: return, IQM (95 % interval)"
+    figure, (axes,) = new_figure(
+        f"REINFORCE on a CartPole of {LENGTH} steps, {seeds:,} seeds: IQM and 95 % interval",
+        xlabel=f"iterations of {TRAJECTORIES} x {LENGTH} steps", ylabel="return per episode",
+    )  # fmt: skip
+    draw_bands(axes, results.steps // size, curves(results, variants))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=10, loc="lower right")
+    show(table(title, ("REINFORCE", "over the run", "at its end", "greedy"), rows), figure, out)
     return {
         name: {metric: results.metrics[metric][i] for metric in ("episode_return", "explained_variance")}
-        | {"eval_return": results.final("eval_return")[i]}
+        | {"eval_return": greedy[i]}
         for i, name in enumerate(variants)
     }
 
 
 def agent(*, variant: str) -> Agent:
     """REINFORCE of `VARIANTS`."""
-    return reinforce(
+    return jaxrl.reinforce(
         learning_rate=0.03, num_envs=TRAJECTORIES, rollout_length=LENGTH, hidden_sizes=(32,), **VARIANTS[variant]
     )
 
 
-def tabulate(results: Results, variants: tuple[str, ...]) -> Table:
-    table = Table(title=f"CartPole of {LENGTH} steps, {results.num_seeds:,} seeds: return, IQM (95 % interval)")
-    for name in ("REINFORCE", "over the run", "at its end", "greedy"):
-        table.add_column(name, justify="left" if name == "REINFORCE" else "right")
-    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
-    for name, *cells in zip(variants, *columns, strict=True):
-        table.add_row(name, *map(final_cell, cells))
-    return table
-
-
-def draw(results: Results, variants: tuple[str, ...]):
-    title = f"REINFORCE on a CartPole of {LENGTH} steps, {results.num_seeds:,} seeds: IQM and 95 % interval"
-    figure, (axes,) = new_figure(title)
-    steps, *curves = results.curve()
-    iterations = steps // (TRAJECTORIES * LENGTH)
-    for name, color, *band in zip(variants, PALETTE, *curves, strict=False):
-        draw_band(axes, iterations, *band, name, color)
-    axes.set_xlabel(f"iterations of {TRAJECTORIES} x {LENGTH} steps")
-    axes.set_ylabel("return per episode")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.01)
-    axes.legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

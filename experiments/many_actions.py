@@ -14,27 +14,22 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, new_figure, reporting, save, use_all_cores
-from matplotlib.ticker import EngFormatter
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import draw_bands, new_figure
+from jaxrl.analysis.statistics import iqm_interval
+from jaxrl.transforms import report
 from jaxrl.types import Agent
 
 NAMES = ("natural", "dueling")
 
 
 def main(
-    seeds: int = 64,
-    steps: int = 25_000,
-    log_every: int = 250,
-    torques: tuple[int, ...] = (5, 25),
+    seeds: int = 64, steps: int = 25_000, log_every: int = 250, torques: tuple[int, ...] = (5, 25),
     out: pathlib.Path = FIGURES / "many_actions.png",
-) -> dict[int, dict[str, np.ndarray]]:
+) -> dict[int, dict[str, np.ndarray]]:  # fmt: skip
     """Accumulated reward of natural and dueling DQN on a pendulum with few and many torques, over many seeds.
 
     Args:
@@ -56,8 +51,23 @@ def main(
         )  # fmt: skip
         taken = np.diff(results.steps, prepend=0)  # the metric is a mean over each interval
         numbers[count] = dict(zip(NAMES, (results.metrics["reward"] * taken).cumsum(axis=-1), strict=True))
-    rich.print(tabulate(numbers, results.steps))
-    save(draw(numbers, results.steps), out)
+
+    shown = sorted({len(results.steps) // 2, len(results.steps)})
+    header = ("torques", "DQN", *(f"after {results.steps[index - 1]:,} steps" for index in shown))
+    rows = [
+        (count, name, *(sums[:, index - 1] for index in shown))
+        for count, found in numbers.items()
+        for name, sums in found.items()
+    ]
+    figure, panels = new_figure(
+        f"Pendulum with few and many torques, {seeds:,} seeds: IQM and 95 % interval",
+        [f"{count} torques" for count in torques], ylabel="accumulated reward / 10", sharey=True,
+    )  # fmt: skip
+    for axes, found in zip(panels, numbers.values(), strict=True):
+        draw_bands(axes, results.steps, {name: iqm_interval(sums) for name, sums in found.items()})
+    panels[0].legend(frameon=False, fontsize=10)
+    title = f"pendulum, {seeds:,} seeds: accumulated reward, IQM (95 % interval)"
+    show(table(title, header, rows, text=("DQN",)), figure, out)
     return numbers
 
 
@@ -68,39 +78,8 @@ def watched(*, dueling: bool) -> Agent:
         replay_size=3_000, warmup_steps=3_000, epsilon_decay_steps=3_000, epsilon_final=0.1, target_update_every=200,
         loss="squared",
     )  # fmt: skip
-    return reporting(agent, "reward", lambda state, trajectory: trajectory.reward.mean())
-
-
-def tabulate(numbers: dict[int, dict[str, np.ndarray]], steps: np.ndarray) -> Table:
-    seeds = len(next(iter(numbers.values()))["natural"])
-    table = Table(title=f"pendulum, {seeds:,} seeds: accumulated reward, IQM (95 % interval)")
-    table.add_column("torques", justify="right")
-    table.add_column("DQN")
-    shown = sorted({len(steps) // 2, len(steps)})
-    for index in shown:
-        table.add_column(f"after {steps[index - 1]:,} steps", justify="right")
-    for count, found in numbers.items():
-        for name, sums in found.items():
-            table.add_row(str(count), name, *(final_cell(sums[:, index - 1]) for index in shown))
-    return table
-
-
-def draw(numbers: dict[int, dict[str, np.ndarray]], steps: np.ndarray):
-    seeds = len(next(iter(numbers.values()))["natural"])
-    title = f"Pendulum with few and many torques, {seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=len(numbers))
-    for axes, (count, found) in zip(panels, numbers.items(), strict=True):
-        for (name, sums), color in zip(found.items(), PALETTE, strict=False):
-            draw_band(axes, steps, interquartile_mean(sums, axis=0), *bootstrap_interval(sums), name, color)
-        axes.set_title(f"{count} torques", fontsize=11)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlabel("environment steps")
-        axes.margins(x=0.01)
-    panels[0].set_ylabel("accumulated reward / 10")
-    panels[0].legend(frameon=False, fontsize=10)
-    return figure
+    return report(agent, reward=lambda state, trajectory: trajectory.reward.mean())
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

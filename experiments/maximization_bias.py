@@ -15,18 +15,18 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
 import tyro
-from episodes import FIGURES, GREY, draw_band, mean_interval, new_figure, per_episode, save, train_seeds
-from rich.table import Table
+from common import FIGURES, show, train_seeds
 
 import jaxrl
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.types import Agent
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import GREY, PALETTE, draw_bands, new_figure
+from jaxrl.analysis.statistics import mean_interval, per_episode
 
 EPSILON = 0.1
 OPTIMUM = 100 * EPSILON / 2  # per cent left of a policy that goes right unless it explores
 SHOWN = (1, 10, 20, 50, 100, 200, 300)  # the table's episodes
+AGENTS = {"Q-learning": jaxrl.q_learning, "double Q-learning": jaxrl.double_q_learning}
 
 
 def main(
@@ -42,47 +42,31 @@ def main(
     Returns:
       by agent: whether each episode went left, bool `[S, episodes]`.
     """
-    env = jaxrl.make("jaxrl/MaximizationBias-v0")
-    left = {}
-    for name, agent in agents().items():
+    env, left = jaxrl.make("jaxrl/MaximizationBias-v0"), {}
+    for name, constructor in AGENTS.items():
+        agent = constructor(learning_rate=0.1, gamma=1.0, epsilon_start=EPSILON, epsilon_final=EPSILON)  # the book's
         steps = 2 * episodes  # enough, for no episode has more than two
         _, metrics = train_seeds(agent, env, num_steps=steps, seeds=seeds, names=("episode_length",))
         left[name] = per_episode(metrics, "episode_length", episodes) == 2
-    rich.print(tabulate(left))
-    save(draw(left), out)
-    return left
+    bands = {name: mean_interval(100.0 * went) for name, went in left.items()}
 
-
-def agents() -> dict[str, Agent]:
-    """The two, by name, with the book's constants."""
-    common = {"learning_rate": 0.1, "gamma": 1.0, "epsilon_start": EPSILON, "epsilon_final": EPSILON}
-    return {"Q-learning": jaxrl.q_learning(**common), "double Q-learning": jaxrl.double_q_learning(**common)}
-
-
-def tabulate(left: dict[str, np.ndarray]) -> Table:
-    seeds, episodes = left["Q-learning"].shape
-    table = Table(title=f"left from A in % of {seeds:,} seeds (95 % interval); the optimum is {OPTIMUM:g} %")
-    table.add_column("episode", justify="right")
-    columns = []
-    for name, went in left.items():
-        table.add_column(name, justify="right")
-        columns.append(zip(*mean_interval(100.0 * went), strict=True))
-    for episode, row in enumerate(zip(*columns, strict=True), start=1):
-        if episode in (*SHOWN, episodes):
-            table.add_row(str(episode), *(f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in row))
-    return table
-
-
-def draw(left: dict[str, np.ndarray]):
-    seeds, episodes = left["Q-learning"].shape
-    figure, (axes,) = new_figure(f"Maximisation bias, {seeds:,} seeds: mean and 95 % interval")
-    for (name, went), color in zip(left.items(), (PALETTE[1], PALETTE[0]), strict=True):
-        draw_band(axes, np.arange(1, episodes + 1), *mean_interval(100.0 * went), name, color)
+    shown = (i for i in range(1, episodes + 1) if i in (*SHOWN, episodes))
+    rows = [
+        (i, *("{:.1f} ({:.1f} to {:.1f})".format(*(x[i - 1] for x in band)) for band in bands.values())) for i in shown
+    ]
+    title = f"left from A in % of {seeds:,} seeds (95 % interval); the optimum is {OPTIMUM:g} %"
+    found = table(title, ("episode", *left), rows, text=())
+    figure, (axes,) = new_figure(
+        f"Maximisation bias, {seeds:,} seeds: mean and 95 % interval",
+        xlabel="episode",
+        ylabel="left actions from A (%)",
+    )
+    draw_bands(axes, np.arange(1, episodes + 1), bands, (PALETTE[1], PALETTE[0]))
     axes.axhline(OPTIMUM, color=GREY, ls="--", lw=1.2, label=f"optimum, {OPTIMUM:g} %")
-    axes.set(xlabel="episode", ylabel="left actions from A (%)", ylim=(0, 100))
-    axes.margins(x=0.01)
+    axes.set_ylim(0, 100)
     axes.legend(frameon=False, fontsize=10)
-    return figure
+    show(found, figure, out)
+    return left
 
 
 if __name__ == "__main__":

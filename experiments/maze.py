@@ -17,35 +17,29 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
 import tyro
-from episodes import (
-    FIGURES,
-    draw_band,
-    greedy_path_length,
-    mean_interval,
-    measured,
-    new_figure,
-    optimal_steps,
-    per_episode,
-    save,
-    train_seeds,
-)
-from rich.table import Table
+from common import FIGURES, show, train_seeds
 
 import jaxrl
-from jaxrl.analysis.plot import PALETTE, plot_grid
-from jaxrl.types import Agent
+from jaxrl import planning
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import draw_bands, new_figure, plot_grid
+from jaxrl.analysis.statistics import mean_interval, per_episode
+from jaxrl.transforms import report
 
-GAMMA = 0.9
+COMMON = {"learning_rate": 0.1, "gamma": 0.9, "epsilon_start": 0.1, "epsilon_final": 0.1}
+AGENTS = {
+    "Q-learning": jaxrl.q_learning(**COMMON),
+    "Sarsa": jaxrl.sarsa(**COMMON),
+    "Sarsa(0.9), accumulating": jaxrl.sarsa_lambda(lambda_=0.9, traces="accumulating", **COMMON),
+    "Sarsa(0.9), replacing": jaxrl.sarsa_lambda(lambda_=0.9, traces="replacing", **COMMON),
+}
 
 
 def main(
-    seeds: int = 256,
-    episodes: int = 100,
-    out: pathlib.Path = FIGURES / "maze.png",
+    seeds: int = 256, episodes: int = 100, out: pathlib.Path = FIGURES / "maze.png",
     policy_out: pathlib.Path = FIGURES / "maze_policy.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Episodes until the greedy path through the maze is a shortest one, of four agents and many seeds.
 
     Args:
@@ -60,32 +54,42 @@ def main(
       shortest for the first time, and for good (infinite where never).
     """
     env = jaxrl.make("jaxrl/Maze-v0")
-    steps = episodes * env.spec.max_steps  # however long the episodes are, these are enough
-    optimum = optimal_steps(env, GAMMA)
-    numbers = {}
-    for name, agent in agents().items():
-        watched = measured(agent, "path_length", greedy_path_length(env))
+    num_states = env.spec.obs_space.n  # no path without a loop has more steps
+    best = planning.value_iteration(env.model, gamma=COMMON["gamma"]).policy
+    optimum = planning.path_length(env.model, best, env.spec.max_steps)
+
+    def path_length(state, _):
+        return planning.path_length(env.model, state.q.argmax(-1), num_states)
+
+    steps, numbers, rows = episodes * env.spec.max_steps, {}, []  # however long the episodes are, these are enough
+    for name, agent in AGENTS.items():
+        watched = report(agent, path_length=path_length)
         states, metrics = train_seeds(watched, env, num_steps=steps, seeds=seeds, names=("path_length",))
         lengths = per_episode(metrics, "path_length", episodes)
-        arrives, optimal = lengths <= env.spec.obs_space.n, lengths == optimum
-        numbers[name] = {"arrives": arrives, "optimal": optimal} | when_true(optimal)
+        found = {"arrives": lengths <= num_states, "optimal": lengths == optimum}
+        numbers[name] = found = found | when_true(found["optimal"])
+        # Of whole episodes, and without interpolation, which knows no mean of a number and infinity.
+        times = [np.quantile(found[x], (0.5, 0.05, 0.95), method="inverted_cdf") for x in ("first", "for_good")]
+        cells = (f"{median:g} ({low:g} to {high:g})".replace("inf", "∞") for median, low, high in times)
+        rows.append((name, *cells, *(f"{found[x][:, -1].mean():.1%}" for x in ("optimal", "arrives"))))
         if name == "Q-learning":
             plot_grid(env.spec, states.q[0], policy_out, f"Q-learning, seed 0, after {steps:,} steps")
-    rich.print(tabulate(numbers, seeds))
-    save(draw(numbers, seeds), out)
+    header = ("agent", "first time", "for good", "shortest at the end", "arrives at the end")
+    title = f"episodes until the greedy path is a shortest one: median (middle 90 %) of {seeds:,} seeds"
+
+    panels = {"arrives": "ends at the treasure", "optimal": "and is a shortest one"}
+    figure, grid = new_figure(
+        f"A 4 x 4 maze with traps: the greedy path of {seeds:,} seeds", list(panels.values()),
+        xlabel="episode", ylabel="seeds (%), with 95 % interval", sharey=True,
+    )  # fmt: skip
+    for axes, kind in zip(grid, panels, strict=True):
+        bands = {name: mean_interval(100.0 * found[kind]) for name, found in numbers.items()}
+        draw_bands(axes, np.arange(1, episodes + 1), bands)
+        axes.set_ylim(0, 101)
+    grid[0].legend(frameon=False, fontsize=10, loc="lower right")
+    show(table(title, header, rows), figure, out)
     print(f"figure: {policy_out}")
     return numbers
-
-
-def agents() -> dict[str, Agent]:
-    """The four, by name, with the same step size, discount and exploration."""
-    common = {"learning_rate": 0.1, "gamma": GAMMA, "epsilon_start": 0.1, "epsilon_final": 0.1}
-    return {
-        "Q-learning": jaxrl.q_learning(**common),
-        "Sarsa": jaxrl.sarsa(**common),
-        "Sarsa(0.9), accumulating": jaxrl.sarsa_lambda(lambda_=0.9, traces="accumulating", **common),
-        "Sarsa(0.9), replacing": jaxrl.sarsa_lambda(lambda_=0.9, traces="replacing", **common),
-    }
 
 
 def when_true(known: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,34 +97,6 @@ def when_true(known: np.ndarray) -> dict[str, np.ndarray]:
     first = np.where(known.any(axis=1), 1.0 + known.argmax(axis=1), np.inf)
     last_wrong = np.where(known, 0, np.arange(1, known.shape[1] + 1)).max(axis=1)
     return {"first": first, "for_good": np.where(known[:, -1], last_wrong + 1.0, np.inf)}
-
-
-def tabulate(numbers: dict, seeds: int) -> Table:
-    table = Table(title=f"episodes until the greedy path is a shortest one: median (middle 90 %) of {seeds:,} seeds")
-    for name in ("agent", "first time", "for good", "shortest at the end", "arrives at the end"):
-        table.add_column(name, justify="left" if name == "agent" else "right")
-    for name, found in numbers.items():
-        # Of whole episodes, and without interpolation, which knows no mean of a number and infinity.
-        times = [np.quantile(found[x], (0.5, 0.05, 0.95), method="inverted_cdf") for x in ("first", "for_good")]
-        cells = (f"{median:g} ({low:g} to {high:g})".replace("inf", "∞") for median, low, high in times)
-        table.add_row(name, *cells, *(f"{found[x][:, -1].mean():.1%}" for x in ("optimal", "arrives")))
-    return table
-
-
-def draw(numbers: dict, seeds: int):
-    figure, panels = new_figure(f"A 4 x 4 maze with traps: the greedy path of {seeds:,} seeds", columns=2)
-    for axes, kind, title in zip(
-        panels, ("arrives", "optimal"), ("ends at the treasure", "and is a shortest one"), strict=True
-    ):
-        for (name, found), color in zip(numbers.items(), PALETTE, strict=False):
-            bands = mean_interval(100.0 * found[kind])
-            draw_band(axes, np.arange(1, len(bands[0]) + 1), *bands, name, color)
-        axes.set_title(title, fontsize=11)
-        axes.set(xlabel="episode", ylim=(0, 101))
-        axes.margins(x=0.01)
-    panels[0].set_ylabel("seeds (%), with 95 % interval")
-    panels[0].legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
 
 
 if __name__ == "__main__":

@@ -11,31 +11,23 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from comparison import Contender, compare, draw, final_returns, tabulate
-from episodes import FIGURES, save, use_all_cores
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
+from jaxrl.analysis.compare import comparison_table, plot_environments
 
 SMALL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 ARM = SMALL | {"gamma": 0.95, "noise_scale": 0.2}
 STUDIES = {
-    "Pendulum-v1": (
-        20_000,
-        {
-            "SAC, uniform": Contender(jaxrl.sac, SMALL),
-            "SAC, prioritized": Contender(jaxrl.sac, SMALL | {"replay": "prioritized", "priority_beta_steps": 20_000}),
-        },
-    ),
-    "jaxrl/ArmReach-v0": (
-        30_000,
-        {
-            "TD3": Contender(jaxrl.td3, ARM),
-            "TD3 with hindsight": Contender(jaxrl.td3, ARM | {"hindsight": "future"}),
-        },
-    ),
-}
+    "Pendulum-v1": (20_000, {
+        "SAC, uniform": (jaxrl.sac, SMALL),
+        "SAC, prioritized": (jaxrl.sac, SMALL | {"replay": "prioritized", "priority_beta_steps": 20_000}),
+    }),
+    "jaxrl/ArmReach-v0": (30_000, {
+        "TD3": (jaxrl.td3, ARM),
+        "TD3 with hindsight": (jaxrl.td3, ARM | {"hindsight": "future"}),
+    }),
+}  # fmt: skip
 
 
 def main(
@@ -51,14 +43,18 @@ def main(
     Returns:
       by environment and agent: the greedy return at the end, `[S]`.
     """
-    runs = {}
-    for env, (steps, contenders) in STUDIES.items():
-        runs |= compare(contenders, {env: round(steps * scale)}, seeds=seeds)
-    rich.print(tabulate(f"Replays, {seeds:,} seeds: IQM (95 % interval)", runs))
-    save(draw(f"Replays, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return final_returns(runs)
+    runs = {env: {} for env in STUDIES}
+    for env, (full, agents) in STUDIES.items():
+        steps = round(full * scale)
+        for name, (constructor, hyper_parameters) in agents.items():
+            runs[env][name] = jaxrl.sweep(
+                constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20,
+                **hyper_parameters,
+            )  # fmt: skip
+    found = comparison_table(f"Replays, {seeds:,} seeds: IQM (95 % interval)", runs)
+    show(found, plot_environments(f"Replays, {seeds:,} seeds: IQM and 95 % interval", runs), out)
+    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

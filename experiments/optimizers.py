@@ -16,16 +16,12 @@ import pathlib
 from typing import Literal
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, new_figure, save, use_all_cores
-from matplotlib.ticker import EngFormatter
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results, reinforce
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.analysis.statistics import bootstrap_interval, finite_mean, interquartile_mean
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import PALETTE, draw_band, new_figure
+from jaxrl.analysis.statistics import finite_mean, interquartile_mean, iqm_interval
 from jaxrl.types import Agent
 
 RATES = {
@@ -37,12 +33,9 @@ LABELS = {"sgd": "SGD with momentum", "rmsprop": "RMSProp", "adam": "Adam"}
 
 
 def main(
-    seeds: int = 32,
-    steps: int = 100_000,
-    num_rates: int = 5,
-    optimizers: tuple[Literal[tuple(RATES)], ...] = tuple(RATES),
-    out: pathlib.Path = FIGURES / "optimizers.png",
-) -> dict[str, dict[str, np.ndarray]]:
+    seeds: int = 32, steps: int = 100_000, num_rates: int = 5,
+    optimizers: tuple[Literal[tuple(RATES)], ...] = tuple(RATES), out: pathlib.Path = FIGURES / "optimizers.png",
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Returns of REINFORCE with three optimisers and several learning rates of each, over many seeds.
 
     Args:
@@ -57,27 +50,40 @@ def main(
       best by the first half of the seeds, `[]`; `episode_return` of the other half with it, `[S / 2, intervals]`.
     """
     jaxrl.checks.integer("optimizers", 4, seeds=seeds)
-    numbers = {}
-    for optimizer in optimizers:
+    numbers, rows = {}, []
+    figure, (left, right) = new_figure("REINFORCE on CartPole-v1 by optimiser: IQM and 95 % interval", ("", ""))
+    for optimizer, color in zip(optimizers, PALETTE, strict=False):
         rates = RATES[optimizer][:num_rates]
         results = jaxrl.sweep(
             agent, "CartPole-v1", num_steps=steps, seeds=seeds, progress=True, eval_every=steps,
             eval_episodes=1, optimizer=optimizer, learning_rate=list(rates),
         )  # fmt: skip
-        numbers[optimizer] = summarize(results, rates)
-    rich.print(tabulate(numbers))
-    save(draw(numbers, results.steps), out)
+        numbers[optimizer] = found = summarize(results, rates)
+        score, best, name = found["score"], found["best"], LABELS[optimizer]
+        chosen = ["" if i != best else score[best, seeds // 2 :] for i in range(len(rates))]
+        rows += [(name, f"{rate:g}", *cells) for rate, *cells in zip(rates, score, chosen, strict=True)] + [()]
+        line, *bounds = iqm_interval(score, axis=-1)
+        draw_band(left, found["rates"], line, *bounds, name, color)
+        left.plot(rates, line, "o", ms=4, color=color)
+        left.plot(rates[best], line[best], "o", ms=11, mfc="none", color=color)
+        draw_band(right, results.steps, *iqm_interval(found["episode_return"]), f"{name}, {rates[best]:g}", color)
+    left.set(xscale="log", xlabel="learning rate", ylabel="mean return of a run")
+    left.margins(x=0.05)
+    right.set_ylabel("return per episode, with the best rate")
+    right.legend(frameon=False, fontsize=10, loc="lower right")
+    title = f"CartPole-v1: mean return of a run, IQM (95 % interval) over {seeds:,} seeds"
+    show(table(title, ("optimizer", "rate", "all", f"{seeds - seeds // 2:,} others"), rows), figure, out)
     return numbers
 
 
 def agent(*, optimizer: str, learning_rate: float) -> Agent:
     """REINFORCE with a linear baseline."""
-    return reinforce(
+    return jaxrl.reinforce(
         optimizer=optimizer, learning_rate=learning_rate, baseline="linear", num_envs=4, hidden_sizes=(32,)
     )
 
 
-def summarize(results: Results, rates: tuple[float, ...]) -> dict[str, np.ndarray]:
+def summarize(results: jaxrl.Results, rates: tuple[float, ...]) -> dict[str, np.ndarray]:
     """What `main` returns of an optimiser. A run that diverged has the least possible score, 0."""
     returns = results.values("episode_return")  # [R, S, intervals]
     score = np.where(np.isfinite(results.first_bad_step()), 0.0, finite_mean(returns))
@@ -86,44 +92,5 @@ def summarize(results: Results, rates: tuple[float, ...]) -> dict[str, np.ndarra
     return {"rates": np.array(rates), "score": score, "best": best, "episode_return": returns[best, half:]}
 
 
-def tabulate(numbers: dict[str, dict[str, np.ndarray]]) -> Table:
-    seeds = next(iter(numbers.values()))["score"].shape[1]
-    table = Table(title=f"CartPole-v1: mean return of a run, IQM (95 % interval) over {seeds:,} seeds")
-    table.add_column("optimizer")
-    table.add_column("rate", justify="right")
-    table.add_column("all", justify="right")
-    table.add_column(f"{seeds - seeds // 2:,} others", justify="right")
-    for optimizer, found in numbers.items():
-        for i, (rate, score) in enumerate(zip(found["rates"], found["score"], strict=True)):
-            chosen = final_cell(score[seeds // 2 :]) if i == found["best"] else ""
-            table.add_row(LABELS[optimizer], f"{rate:g}", final_cell(score), chosen)
-        table.add_section()
-    return table
-
-
-def draw(numbers: dict[str, dict[str, np.ndarray]], steps: np.ndarray):
-    title = "REINFORCE on CartPole-v1 by optimiser: IQM and 95 % interval"
-    figure, (left, right) = new_figure(title, columns=2, sharey=False)
-    for (optimizer, found), color in zip(numbers.items(), PALETTE, strict=False):
-        rates, score, best = found["rates"], found["score"], found["best"]
-        line = interquartile_mean(score, axis=-1)
-        draw_band(left, rates, line, *bootstrap_interval(score, axis=-1), LABELS[optimizer], color)
-        left.plot(rates, line, "o", ms=4, color=color)
-        left.plot(rates[best], line[best], "o", ms=11, mfc="none", color=color)
-        curves = found["episode_return"]
-        label = f"{LABELS[optimizer]}, {rates[best]:g}"
-        draw_band(right, steps, interquartile_mean(curves, axis=0), *bootstrap_interval(curves), label, color)
-    left.set_xscale("log")
-    left.set_xlabel("learning rate")
-    left.set_ylabel("mean return of a run")
-    right.xaxis.set_major_formatter(EngFormatter(sep=""))
-    right.set_xlabel("environment steps")
-    right.set_ylabel("return per episode, with the best rate")
-    right.margins(x=0.01)
-    right.legend(frameon=False, fontsize=10, loc="lower right")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

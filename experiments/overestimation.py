@@ -16,15 +16,14 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, GREY, draw_curves, final_cell, new_figure, reporting, save, use_all_cores
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import GREY, curves, draw_bands, new_figure
 from jaxrl.networks import make_q_network
-from jaxrl.types import Agent, Array, PyTree, Transition
+from jaxrl.transforms import report
+from jaxrl.types import Agent
 
 GAMMA = 0.9
 HIDDEN = (20,)
@@ -51,8 +50,21 @@ def main(
         env_params={"discretize_actions": 11, "scale_rewards": 0.1, "max_steps_in_episode": 2 * steps},
         double=[False, True], progress=True,
     )  # fmt: skip
-    rich.print(tabulate(results))
-    save(draw(results), out)
+    max_q, excess = results.final("max_q"), results.final("excess")
+    above = [f"{share:.0%} of seeds" for share in np.mean(max_q > 0, axis=-1)]
+    title = f"pendulum, {seeds:,} seeds: last tenth of training, IQM (95 % interval)"
+    header = ("DQN", "max Q", "less the states' worth", "above 0")
+    figure, (left, right) = new_figure(
+        f"Overestimation on a pendulum, {seeds:,} seeds: IQM and 95 % interval", ("", "")
+    )
+    draw_bands(left, results.steps, curves(results, NAMES, "max_q"))
+    draw_bands(right, results.steps, curves(results, NAMES, "excess"))
+    left.axhline(0, color=GREY, ls="--", lw=1.2, label="the greatest true value")
+    left.set_ylabel("max Q of the states visited")
+    left.legend(frameon=False, fontsize=10)
+    right.axhline(0, color=GREY, ls="--", lw=1.2)
+    right.set(ylabel="max Q less their worth", ylim=(-0.3, 4))  # before the first gradient step it is higher
+    show(table(title, header, zip(NAMES, max_q, excess, above, strict=True)), figure, out)
     names = ("max_q", "worth")
     return {agent: {name: results.metrics[name][i] for name in names} for i, agent in enumerate(NAMES)}
 
@@ -64,45 +76,18 @@ def watched(*, double: bool) -> Agent:
         warmup_steps=3_000, epsilon_decay_steps=3_000, epsilon_final=0.1, target_update_every=200, loss="squared",
     )  # fmt: skip
 
-    def max_q(state: PyTree, trajectory: Transition) -> Array:
+    def max_q(state, trajectory):
         network = make_q_network("overestimation", state.spec, "mlp", HIDDEN, "relu")
         return network.apply(state.params, trajectory.obs).max(axis=-1).mean()
 
-    def worth(state: PyTree, trajectory: Transition) -> Array:
+    def worth(_, trajectory):
         return trajectory.reward.mean() / (1 - GAMMA)
 
-    def excess(state: PyTree, trajectory: Transition) -> Array:
+    def excess(state, trajectory):
         return max_q(state, trajectory) - worth(state, trajectory)
 
-    for name, function in {"max_q": max_q, "worth": worth, "excess": excess}.items():
-        agent = reporting(agent, name, function)
-    return agent
-
-
-def tabulate(results: Results) -> Table:
-    table = Table(title=f"pendulum, {results.num_seeds:,} seeds: last tenth of training, IQM (95 % interval)")
-    for name in ("DQN", "max Q", "less the states' worth", "above 0"):
-        table.add_column(name, justify="left" if name == "DQN" else "right")
-    max_q, excess = results.final("max_q"), results.final("excess")
-    for i, name in enumerate(NAMES):
-        table.add_row(name, final_cell(max_q[i]), final_cell(excess[i]), f"{np.mean(max_q[i] > 0):.0%} of seeds")
-    return table
-
-
-def draw(results: Results):
-    title = f"Overestimation on a pendulum, {results.num_seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=2, sharey=False)
-    for axes, metric, ylabel in zip(
-        panels, ("max_q", "excess"), ("max Q of the states visited", "max Q less their worth"), strict=True
-    ):
-        draw_curves(axes, results, NAMES, metric)
-        axes.axhline(0, color=GREY, ls="--", lw=1.2, label="the greatest true value" if metric == "max_q" else None)
-        axes.set_ylabel(ylabel)
-    panels[1].set_ylim(-0.3, 4)  # before the first gradient step it is higher
-    panels[0].legend(frameon=False, fontsize=10)
-    return figure
+    return report(agent, max_q=max_q, worth=worth, excess=excess)
 
 
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

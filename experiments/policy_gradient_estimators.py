@@ -16,13 +16,11 @@ import pathlib
 from typing import Literal
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results, reinforce
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import curves, draw_bands, new_figure
 from jaxrl.analysis.statistics import finite_mean
 from jaxrl.types import Agent
 
@@ -35,12 +33,10 @@ ESTIMATORS = {
 
 
 def main(
-    seeds: int = 32,
-    steps: int = 240_000,
-    eval_episodes: int = 10,
+    seeds: int = 32, steps: int = 240_000, eval_episodes: int = 10,
     estimators: tuple[Literal[tuple(ESTIMATORS)], ...] = tuple(ESTIMATORS),
     out: pathlib.Path = FIGURES / "policy_gradient_estimators.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Returns of REINFORCE with four estimators of the policy gradient, over many seeds.
 
     Args:
@@ -57,40 +53,29 @@ def main(
         agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_every=steps, eval_episodes=eval_episodes,
         weight=list(estimators), progress=True,
     )  # fmt: skip
-    rich.print(tabulate(results, estimators))
-    save(draw(results, estimators), out)
+    greedy = results.final("eval_return")
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), greedy]
+    rows = zip(estimators, *columns, strict=True)
+    title = f"CartPole-v1, {seeds:,} seeds: return, IQM (95 % interval)"
+    figure, (axes,) = new_figure(
+        f"REINFORCE on CartPole-v1 by what it weighs actions by, {seeds:,} seeds: IQM and 95 % interval",
+        ylabel="return per episode",
+    )
+    draw_bands(axes, results.steps, curves(results, estimators))
+    axes.legend(frameon=False, fontsize=10, loc="upper left")
+    show(table(title, ("weight", "over the run", "at its end", "greedy"), rows), figure, out)
     return {
-        name: {"episode_return": results.metrics["episode_return"][i], "eval_return": results.final("eval_return")[i]}
+        name: {"episode_return": results.metrics["episode_return"][i], "eval_return": greedy[i]}
         for i, name in enumerate(estimators)
     }
 
 
 def agent(*, weight: str) -> Agent:
     """REINFORCE with an estimator of `ESTIMATORS`. Its advantages are not whitened, which would be a baseline, too."""
-    return reinforce(
+    return jaxrl.reinforce(
         learning_rate=3e-3, normalize_advantage=False, num_envs=4, hidden_sizes=(32,), **ESTIMATORS[weight]
     )
 
 
-def tabulate(results: Results, estimators: tuple[str, ...]) -> Table:
-    table = Table(title=f"CartPole-v1, {results.num_seeds:,} seeds: return, IQM (95 % interval)")
-    for name in ("weight", "over the run", "at its end", "greedy"):
-        table.add_column(name, justify="left" if name == "weight" else "right")
-    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
-    for name, *cells in zip(estimators, *columns, strict=True):
-        table.add_row(name, *map(final_cell, cells))
-    return table
-
-
-def draw(results: Results, estimators: tuple[str, ...]):
-    title = f"REINFORCE on CartPole-v1 by what it weighs actions by, {results.num_seeds:,} seeds: IQM and 95 % interval"
-    figure, (axes,) = new_figure(title)
-    draw_curves(axes, results, estimators)
-    axes.set_ylabel("return per episode")
-    axes.legend(frameon=False, fontsize=10, loc="upper left")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -12,28 +12,21 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, new_figure, save, use_all_cores
-from matplotlib.ticker import EngFormatter
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.types import Agent, Array, Key, PyTree, Transition
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import curves, draw_bands, new_figure
+from jaxrl.types import Agent
 
 SCALES = (1.0, 100.0, 10_000.0)
 CRITICS = {"plain critic": False, "Pop-Art": True}
 
 
 def main(
-    seeds: int = 32,
-    steps: int = 200_000,
-    scales: tuple[float, ...] = SCALES,
-    env: str = "CartPole-v1",
+    seeds: int = 32, steps: int = 200_000, scales: tuple[float, ...] = SCALES, env: str = "CartPole-v1",
     out: pathlib.Path = FIGURES / "pop_art.png",
-) -> dict[str, dict[float, np.ndarray]]:
+) -> dict[str, dict[float, np.ndarray]]:  # fmt: skip
     """Learning curves of A2C by the rewards' scale, over many seeds.
 
     Args:
@@ -50,9 +43,19 @@ def main(
         scaled, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps,
         pop_art=list(CRITICS.values()), scale=list(scales),
     )  # fmt: skip
-    rich.print(tabulate(results, scales))
-    save(draw(results, scales), out)
     final = results.final("episode_return").reshape(len(CRITICS), len(scales), seeds)
+    rows = [(f"{scale:,g}", *final[:, i]) for i, scale in enumerate(scales)]
+    figure, panels = new_figure(
+        f"A2C by the rewards' scale, {seeds:,} seeds: IQM and 95 % interval", list(CRITICS),
+        ylabel="return per episode", sharey=True,
+    )  # fmt: skip
+    names = [(critic, f"rewards times {scale:,g}") for critic in CRITICS for scale in scales]
+    bands = curves(results, names)
+    for axes, critic in zip(panels, CRITICS, strict=True):
+        draw_bands(axes, results.steps, {name: band for (of, name), band in bands.items() if of == critic})
+    panels[0].legend(frameon=False, fontsize=10, loc="upper left")
+    title = f"A2C, {seeds:,} seeds: return in the last tenth of {results.steps[-1]:,} steps, IQM (95 % interval)"
+    show(table(title, ("rewards times", *CRITICS), rows, text=()), figure, out)
     return {name: dict(zip(scales, final[i], strict=True)) for i, name in enumerate(CRITICS)}
 
 
@@ -60,43 +63,11 @@ def scaled(*, scale: float = 1.0, pop_art: bool = False) -> Agent:
     """A2C that learns from rewards multiplied by `scale`."""
     agent = jaxrl.a2c(pop_art=pop_art)
 
-    def update(state: PyTree, trajectory: Transition, key: Key, step: Array):
+    def update(state, trajectory, key, step):
         return agent.update(state, trajectory._replace(reward=scale * trajectory.reward), key, step)
 
     return agent._replace(update=update)
 
 
-def tabulate(results: Results, scales: tuple[float, ...]) -> Table:
-    table = Table(
-        title=f"A2C, {results.num_seeds:,} seeds: return in the last tenth of {results.steps[-1]:,} steps, "
-        "IQM (95 % interval)"
-    )
-    table.add_column("rewards times", justify="right")
-    for name in CRITICS:
-        table.add_column(name, justify="right")
-    final = results.final("episode_return").reshape(len(CRITICS), len(scales), -1)
-    for i, scale in enumerate(scales):
-        table.add_row(f"{scale:,g}", *(final_cell(final[c, i]) for c in range(len(CRITICS))))
-    return table
-
-
-def draw(results: Results, scales: tuple[float, ...]):
-    title = f"A2C by the rewards' scale, {results.num_seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=2)
-    steps, *curves = map(np.atleast_2d, results.curve("episode_return"))
-    for c, (axes, name) in enumerate(zip(panels, CRITICS, strict=True)):
-        for i, (scale, color) in enumerate(zip(scales, PALETTE, strict=False)):
-            band = (curve[c * len(scales) + i] for curve in curves)
-            draw_band(axes, steps[0], *band, f"rewards times {scale:,g}", color)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlabel("environment steps")
-        axes.margins(x=0.01)
-        axes.set_title(name, fontsize=11)
-    panels[0].set_ylabel("return per episode")
-    panels[0].legend(frameon=False, fontsize=10, loc="upper left")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -13,13 +13,11 @@ import pathlib
 from typing import Any, Literal
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import curves, draw_bands, new_figure
 from jaxrl.types import Agent
 
 GREEDY = {"noisy": False, "epsilon_start": 1.0, "epsilon_final": 0.05, "epsilon_decay_steps": 5_000}
@@ -39,12 +37,10 @@ VARIANTS = {
 
 
 def main(
-    seeds: int = 32,
-    steps: int = 16_000,
-    games: tuple[str, ...] = ("Breakout-MinAtar", "SpaceInvaders-MinAtar"),
+    seeds: int = 32, steps: int = 16_000, games: tuple[str, ...] = ("Breakout-MinAtar", "SpaceInvaders-MinAtar"),
     variants: tuple[Literal[tuple(VARIANTS)], ...] = tuple(VARIANTS),
     out: pathlib.Path = FIGURES / "rainbow_ablation.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Learning curves of Rainbow, of it without each part, and of DQN, over many seeds.
 
     Args:
@@ -63,8 +59,19 @@ def main(
         )
         for game in games
     }
-    rich.print(tabulate(runs, variants))
-    save(draw(runs, variants), out)
+    header, columns = ["agent"], [variants]
+    figure, panels = new_figure(
+        f"Rainbow and its parts, {seeds:,} seeds: IQM and 95 % interval", games, ylabel="return per episode"
+    )
+    for axes, (game, run) in zip(panels, runs.items(), strict=True):
+        header += [f"{game}, all steps", "last tenth"]
+        columns += [np.nanmean(run.metrics["episode_return"], axis=-1), run.final("episode_return")]
+        draw_bands(axes, run.steps, curves(run, variants), alpha=0.08)  # there are eight
+        for line, variant in zip(axes.lines, variants, strict=True):
+            line.set_linestyle("--" if variant.startswith("no ") else "-")
+    panels[0].legend(frameon=False, fontsize=9)
+    title = f"training return of {run.steps[-1]:,} steps, IQM (95 % interval) of {seeds:,} seeds"
+    show(table(title, header, zip(*columns, strict=True)), figure, out)
     return {game: dict(zip(variants, run.final("episode_return"), strict=True)) for game, run in runs.items()}
 
 
@@ -79,37 +86,5 @@ def ablated(*, variant: str) -> Agent:
     )  # fmt: skip
 
 
-def tabulate(runs: dict[str, Results], variants: tuple[str, ...]) -> Table:
-    first = next(iter(runs.values()))
-    table = Table(
-        title=f"training return of {first.steps[-1]:,} steps, IQM (95 % interval) of {first.num_seeds:,} seeds"
-    )
-    table.add_column("agent")
-    returns = []  # of each column, [variants, S]
-    for game, run in runs.items():
-        table.add_column(f"{game}, all steps", justify="right")
-        table.add_column("last tenth", justify="right")
-        returns += [np.nanmean(run.metrics["episode_return"], axis=-1), run.final("episode_return")]
-    for i, variant in enumerate(variants):
-        table.add_row(variant, *(final_cell(column[i]) for column in returns))
-    return table
-
-
-def draw(runs: dict[str, Results], variants: tuple[str, ...]):
-    seeds = next(iter(runs.values())).num_seeds
-    title = f"Rainbow and its parts, {seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=len(runs), sharey=False)
-    for axes, (game, run) in zip(panels, runs.items(), strict=True):
-        draw_curves(axes, run, variants)
-        for line, band, variant in zip(axes.lines, axes.collections, variants, strict=True):
-            band.set_alpha(0.08)  # there are eight
-            line.set_linestyle("--" if variant.startswith("no ") else "-")
-        axes.set_title(game, fontsize=11)
-    panels[0].set_ylabel("return per episode")
-    panels[0].legend(frameon=False, fontsize=9)
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

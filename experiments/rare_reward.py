@@ -13,18 +13,22 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_band, final_cell, new_figure, per_episode, save, train_seeds, use_all_cores
+from common import FIGURES, on_all_cores, show, train_seeds
 from matplotlib.ticker import MaxNLocator
-from rich.table import Table
 
 import jaxrl
-from jaxrl.analysis.plot import PALETTE
-from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
-from jaxrl.types import Agent, Array, Env, Key, Outcome, PyTree
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import draw_bands, new_figure
+from jaxrl.analysis.statistics import iqm_interval, per_episode
+from jaxrl.types import Env
 
 FLAG = 10.0
+REPLAYS = ("uniform", "prioritized")
+DQN = {
+    "learning_rate": 5e-3, "gamma": 0.99, "hidden_sizes": (20,), "batch_size": 32, "replay_size": 10_000,
+    "warmup_steps": 1_000, "epsilon_decay_steps": 10_000, "epsilon_final": 0.1, "target_update_every": 500,
+    "loss": "squared",
+}  # fmt: skip
 SHOWN = (1, 2, 3, 5, 10, 15)  # the table's episodes
 
 
@@ -42,74 +46,39 @@ def main(
     Returns:
       by replay: the length of each episode, `[S, episodes]`.
     """
-    env = treasured(jaxrl.make("MountainCar-v0", max_steps_in_episode=limit))
-    steps = episodes * limit
-    lengths = {}
-    for name, agent in agents().items():
+    env, lengths = treasured(jaxrl.make("MountainCar-v0", max_steps_in_episode=limit)), {}
+    for name in REPLAYS:
+        agent, steps = jaxrl.dqn(replay=name, **DQN), episodes * limit
         _, metrics = train_seeds(agent, env, num_steps=steps, seeds=seeds, names=("episode_length",))
         lengths[name] = per_episode(metrics, "episode_length", episodes)
-    rich.print(tabulate(lengths))
-    save(draw(lengths), out)
+
+    title = f"mountain car: steps to the flag, IQM (95 % interval) of {seeds:,} seeds"
+    shown = [i for i in sorted({*SHOWN, episodes}) if i <= episodes]
+    rows = [(i, *(found[:, i - 1] for found in lengths.values())) for i in shown]
+    rows.append(("all", *(found.sum(axis=1) for found in lengths.values())))
+    figure, (left, right) = new_figure(
+        f"Mountain car with a rare reward, {seeds:,} seeds: IQM and 95 % interval", ("", ""), xlabel="episode"
+    )
+    for axes, shape in ((left, np.asarray), (right, lambda x: x.cumsum(axis=1))):
+        bands = {f"{name} replay": iqm_interval(shape(found)) for name, found in lengths.items()}
+        draw_bands(axes, np.arange(1, episodes + 1), bands)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set(ylabel="steps to the flag", yscale="log")
+    left.legend(frameon=False, fontsize=10)
+    right.set_ylabel("steps of all episodes so far")
+    show(table(title, ("episode", *lengths), rows, text=()), figure, out)
     return lengths
 
 
 def treasured(env: Env) -> Env:
     """The environment with another reward for the step that terminates."""
 
-    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
-        state, obs, outcome = env.step(key, state, action)
-        return state, obs, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
+    def step(key, state, action):
+        state, outcome = env.step(key, state, action)
+        return state, outcome._replace(reward=jnp.where(outcome.terminated, FLAG, outcome.reward))
 
     return env._replace(step=step)
 
 
-def agents() -> dict[str, Agent]:
-    """The two, by name, alike but for the replay."""
-    common = {
-        "learning_rate": 5e-3,
-        "gamma": 0.99,
-        "hidden_sizes": (20,),
-        "batch_size": 32,
-        "replay_size": 10_000,
-        "warmup_steps": 1_000,
-        "epsilon_decay_steps": 10_000,
-        "epsilon_final": 0.1,
-        "target_update_every": 500,
-        "loss": "squared",
-    }
-    return {name: jaxrl.dqn(replay=name, **common) for name in ("uniform", "prioritized")}
-
-
-def tabulate(lengths: dict[str, np.ndarray]) -> Table:
-    seeds, episodes = lengths["uniform"].shape
-    table = Table(title=f"mountain car: steps to the flag, IQM (95 % interval) of {seeds:,} seeds")
-    for name in ("episode", *lengths):
-        table.add_column(name, justify="right")
-    for episode in sorted({*SHOWN, episodes}):
-        if episode <= episodes:
-            table.add_row(str(episode), *(final_cell(found[:, episode - 1]) for found in lengths.values()))
-    table.add_row("all", *(final_cell(found.sum(axis=1)) for found in lengths.values()))
-    return table
-
-
-def draw(lengths: dict[str, np.ndarray]):
-    seeds, episodes = lengths["uniform"].shape
-    title = f"Mountain car with a rare reward, {seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=2, sharey=False)
-    names = ("steps to the flag", "steps of all episodes so far")
-    for axes, name, shape in zip(panels, names, (lambda x: x, lambda x: x.cumsum(axis=1)), strict=True):
-        for (replay, found), color in zip(lengths.items(), PALETTE, strict=False):
-            values = shape(found)
-            band = interquartile_mean(values, axis=0), *bootstrap_interval(values)
-            draw_band(axes, np.arange(1, episodes + 1), *band, f"{replay} replay", color)
-        axes.set(xlabel="episode", ylabel=name)
-        axes.margins(x=0.01)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_yscale("log")
-    panels[0].legend(frameon=False, fontsize=10)
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -13,13 +13,11 @@ import pathlib
 from typing import Literal
 
 import numpy as np
-import rich
-import tyro
-from episodes import FIGURES, draw_curves, final_cell, new_figure, save, use_all_cores
-from rich.table import Table
+from common import FIGURES, on_all_cores, show
 
 import jaxrl
-from jaxrl import Results
+from jaxrl.analysis.compare import table
+from jaxrl.analysis.plot import curves, draw_bands, new_figure
 from jaxrl.types import Agent
 
 TARGETS = {
@@ -30,12 +28,10 @@ TARGETS = {
 
 
 def main(
-    seeds: int = 32,
-    steps: int = 50_000,
-    eval_episodes: int = 10,
+    seeds: int = 32, steps: int = 50_000, eval_episodes: int = 10,
     targets: tuple[Literal[tuple(TARGETS)], ...] = tuple(TARGETS),
     out: pathlib.Path = FIGURES / "target_networks.png",
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Loss and return of DQN with no, a hard and a soft target network, over many seeds.
 
     Args:
@@ -53,8 +49,18 @@ def main(
         agent, "CartPole-v1", num_steps=steps, seeds=seeds, progress=True, eval_episodes=eval_episodes,
         target=list(targets),
     )  # fmt: skip
-    rich.print(tabulate(results, targets))
-    save(draw(results, targets), out)
+    title = f"CartPole-v1, {seeds:,} seeds: IQM (95 % interval) at the end"
+    header = ("target network", "loss", "mean Q", "training return", "greedy return")
+    columns = [results.final(name) for name in ("loss", "q_mean", "episode_return", "eval_return")]
+    figure, panels = new_figure(
+        f"DQN on CartPole-v1 by target network, {seeds:,} seeds: IQM and 95 % interval", ("", "")
+    )
+    for axes, metric, ylabel in zip(panels, ("loss", "episode_return"), ("loss", "return per episode"), strict=True):
+        draw_bands(axes, results.steps, curves(results, targets, metric))
+        axes.set_ylabel(ylabel)
+    panels[0].set_yscale("log", nonpositive="mask")
+    panels[0].legend(frameon=False, fontsize=10, loc="upper left")
+    show(table(title, header, zip(targets, *columns, strict=True)), figure, out)
     return {
         name: {metric: results.metrics[metric][i] for metric in ("loss", "q_mean")}
         | {"eval_return": results.final("eval_return")[i]}
@@ -67,27 +73,5 @@ def agent(*, target: str) -> Agent:
     return jaxrl.dqn(learning_rate=1e-3, batch_size=64, replay_size=20_000, loss="squared", **TARGETS[target])
 
 
-def tabulate(results: Results, targets: tuple[str, ...]) -> Table:
-    table = Table(title=f"CartPole-v1, {results.num_seeds:,} seeds: IQM (95 % interval) at the end")
-    for name in ("target network", "loss", "mean Q", "training return", "greedy return"):
-        table.add_column(name, justify="left" if name == "target network" else "right")
-    columns = [results.final(name) for name in ("loss", "q_mean", "episode_return", "eval_return")]
-    for name, *cells in zip(targets, *columns, strict=True):
-        table.add_row(name, *map(final_cell, cells))
-    return table
-
-
-def draw(results: Results, targets: tuple[str, ...]):
-    title = f"DQN on CartPole-v1 by target network, {results.num_seeds:,} seeds: IQM and 95 % interval"
-    figure, panels = new_figure(title, columns=2, sharey=False)
-    for axes, metric, ylabel in zip(panels, ("loss", "episode_return"), ("loss", "return per episode"), strict=True):
-        draw_curves(axes, results, targets, metric)
-        axes.set_ylabel(ylabel)
-    panels[0].set_yscale("log", nonpositive="mask")
-    panels[0].legend(frameon=False, fontsize=10, loc="upper left")
-    return figure
-
-
 if __name__ == "__main__":
-    use_all_cores()
-    tyro.cli(main)
+    on_all_cores(main)

@@ -1,4 +1,7 @@
-"""The command line. Each command imports what it needs when it runs, so that help is there at once."""
+"""The command line. Each command imports what it needs when it runs, so that help is there at once.
+
+Modules that are needed before JAX is (`checks`, `runs.devices`, `runs.bench`) import it in their functions as well.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 from jaxrl import checks
 from jaxrl.checks import JaxrlError, unknown_name
 from jaxrl.constructors import lineage, parameters
-from jaxrl.runs import folder
 
 if TYPE_CHECKING:
-    from jaxrl.runs.run import Ready
+    from jaxrl.runs.job import Ready
 
 DESCRIPTION = "Reinforcement learning as pure functions on JAX: many seeds of an agent in one compiled program."
 
@@ -151,9 +153,10 @@ def _start(words: list[str], command: str, axes: bool) -> int:
     chosen = {k: v for k, v in vars(options).items() if k not in run_names}
     if axes:
         chosen = {k: _axis(v, k, make_agent) for k, v in chosen.items()}
+    from jaxrl.runs import folder
     from jaxrl.runs.devices import use_devices
+    from jaxrl.runs.job import Job, prepare
     from jaxrl.runs.program import split_axes, with_defaults
-    from jaxrl.runs.run import Job, prepare
 
     env_params = _parameters(run.env_params)
     env_params, env_axes = split_axes(env_params) if axes else (env_params, {})
@@ -238,7 +241,7 @@ def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
 def _execute(ready: Ready, out: pathlib.Path, config: dict[str, Any]) -> int:
     from rich.console import Console
 
-    from jaxrl.runs import report
+    from jaxrl.runs import folder, report
     from jaxrl.runs.run import Interrupted
 
     console = Console()
@@ -289,6 +292,8 @@ def resume(words: list[str]) -> int:
         Args:
           directory: the run's folder.
         """
+        from jaxrl.runs import folder
+
         if folder.is_complete(directory):
             print(f"{directory} is complete; jaxrl plot {directory} draws it")
             return 0
@@ -322,7 +327,8 @@ def evaluate(words: list[str]) -> int:
 
         from jaxrl.analysis import render as drawing
         from jaxrl.analysis.results import Results
-        from jaxrl.runs.run import evaluations
+        from jaxrl.runs import folder
+        from jaxrl.runs.trained import episode_of_run, evaluations
 
         checks.integer("evaluate", episodes=episodes)
         checks.integer("evaluate", 0, draw=draw)
@@ -339,7 +345,7 @@ def evaluate(words: list[str]) -> int:
         if render is not None:
             finite = np.where(np.isnan(returns), -np.inf, returns)
             config, seed, _ = (int(i) for i in np.unravel_index(np.argmax(finite), finite.shape))
-            drawing.render(ready.envs[config], drawing.episode_of_run(ready, directory, config, seed, draw), render)
+            drawing.render(ready.envs[config], episode_of_run(ready, directory, config, seed, draw), render)
             print(f"{render}: " + ", ".join(part for part in (results.label(config), f"seed {seed}") if part))
         return 0
 
@@ -386,10 +392,18 @@ def list_all(words: list[str]) -> int:
     def options():
         """Show all agents and environments."""
         from rich.console import Console
+        from rich.table import Table
 
-        from jaxrl.runs import report
+        from jaxrl.agents import AGENTS
+        from jaxrl.envs import list_ids
 
-        report.overview(Console())
+        agents = Table("agent", "", title="agents (jaxrl train AGENT --help)", title_justify="left", box=None)
+        for name, constructor in AGENTS.items():
+            agents.add_row(name, inspect.getdoc(constructor).splitlines()[0])
+        environments = Table("", "environment", title="environments (--env ID)", title_justify="left", box=None)
+        for group, ids in list_ids().items():
+            environments.add_row(group, "  ".join(ids) or f"none; pip install 'jaxrl[{group}]' adds them")
+        Console().print(agents, "", environments)
         return 0
 
     return _call(options, words, "jaxrl list")

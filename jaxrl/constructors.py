@@ -10,12 +10,9 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from jaxrl import checks
-
-if TYPE_CHECKING:
-    from jaxrl.types import Agent
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -100,14 +97,14 @@ def agent_constructor(function: Function) -> Function:
     standard = standard_numbers(function)
 
     @functools.wraps(function)
-    def make(*args: Any, **given: Any) -> Agent:
+    def make(*args: Any, **given: Any) -> Any:
         checks.arguments(function.__name__, function, given)
         return standard(*args, **given)
 
     return cast(Function, recorded(make))
 
 
-def preset(base: Callable[..., Agent]) -> Callable[[Function], Function]:
+def preset(base: Callable[..., Any]) -> Callable[[Function], Function]:
     """Decorates a function whose body is a call of another constructor, to which it hands on what it does not know.
 
     The agent has the function's name, and so has the text of each error.
@@ -135,7 +132,7 @@ def preset(base: Callable[..., Agent]) -> Callable[[Function], Function]:
             return named
 
         @functools.wraps(function)
-        def make(*args: Any, **arguments: Any) -> Agent:
+        def make(*args: Any, **arguments: Any) -> Any:
             for argument in arguments:
                 if argument not in known:  # Python would say it of the other constructor
                     raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")

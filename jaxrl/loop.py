@@ -18,10 +18,22 @@ import jax.numpy as jnp
 
 from jaxrl import checks, prng, sums
 from jaxrl.checks import JaxrlError
-from jaxrl.envs.wrappers import episode_statistics
+from jaxrl.envs.check import require_env
 from jaxrl.numerics import standard_numbers
 from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
+
+
+class Episode(NamedTuple):
+    """Return and length of the episode that is going on in each of `N` environments.
+
+    Attributes:
+      total: the undiscounted sum of rewards, a compensated sum, `[N]`; with roles of their mean over all agents.
+      length: steps, int32 `[N]`.
+    """
+
+    total: Sum
+    length: Array
 
 
 class TrainState(NamedTuple):
@@ -31,6 +43,7 @@ class TrainState(NamedTuple):
       agent: the agent's state.
       memory: what the policy carries in each environment, leaves `[N, ...]`.
       env: the environments' states, leaves `[N, ...]`.
+      episode: what the episodes that are going on have come to.
       obs: the observations to act on next, `[N, ...]`.
       key: this seed's own key. It is never drawn from: the keys of an update are folded from it and `step`.
       step: int32 `()`, environment steps taken in all `N` environments together; the same for every seed.
@@ -43,6 +56,7 @@ class TrainState(NamedTuple):
     agent: PyTree
     memory: PyTree
     env: PyTree
+    episode: Episode | tuple
     obs: PyTree
     key: Key
     step: Array
@@ -70,6 +84,11 @@ def steps_per_update(agent: Agent) -> int:
     return agent.num_envs * agent.rollout_length
 
 
+def keys_per_step(agent: Agent) -> int:
+    """Keys that a step of all environments takes: to act, and for each of them to step and to begin a new episode."""
+    return 1 + 2 * agent.num_envs
+
+
 def num_updates(agent: Agent, num_steps: int) -> int:
     """How many whole updates fit into `num_steps` environment steps.
 
@@ -92,24 +111,26 @@ def init_train(key: Key, agent: Agent, env: Env | HostEnv) -> TrainState:
     Args:
       key: the seed's key; different seeds need different ones.
       agent: whom to train.
-      env: where. Of an environment on the host, `env` and `obs` are `()`: they stay there.
+      env: where. Of an environment on the host, `env`, `episode` and `obs` are `()`: they stay there.
 
     Raises:
       JaxrlError: if the agent cannot act in the environment, or an argument is of another kind.
     """
     checks.random_key("init_train", key)
     require_agent("init_train", agent)
-    require_env("init_train", env, on_host=True)
+    env = require_env("init_train", env, on_host=True)
+    _check_roles(agent, env)
     init_key, env_key, run_key = jax.random.split(prng.unrolled(key), 3)
     if isinstance(env, HostEnv):
-        env_state, obs = (), ()
+        env_state, obs, episode = (), (), ()
     else:
-        env = episode_statistics(env)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, agent.num_envs))
+        episode = _no_steps(agent.num_envs)
     return TrainState(
         agent=agent.init(init_key, env.spec),
         memory=agent.init_memory(agent.num_envs),
         env=env_state,
+        episode=episode,
         obs=obs,
         key=run_key,
         step=jnp.int32(0),
@@ -127,48 +148,67 @@ def none_yet() -> Array:
 
 
 def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[TrainState, Transition]:
-    """Takes `T` steps in each environment.
+    """Takes `T` steps in each environment, and begins a new episode where one ended.
 
     Args:
       state: where training stands.
       agent: who acts.
-      env: an environment that reports episode statistics.
-      keys: `[T, 1 + N]`, for each step one key to act with and one for each environment.
+      env: where.
+      keys: `[T, 1 + 2 N]`, for each step one to act with, one for each environment's step and one for its next episode.
 
     Returns:
-      the state with the environments moved on (its `step` too), and the trajectory, leaves `[T, N, ...]`.
+      the state with the environments moved on (its `step` too), and the trajectory, leaves `[T, N, ...]`, whose extras
+      have what the episode of each step has come to with it: `episode_return`, float32, and `episode_length`, int32.
     """
-    first_memory = agent.init_memory(agent.num_envs)
+    width, first_memory = agent.num_envs, agent.init_memory(agent.num_envs)
 
     def one_step(carry, keys):
-        memory, env_state, obs, step = carry
+        memory, env_state, episode, obs, step = carry
         action, memory, act_extras = agent.act(state.agent, memory, obs, keys[0], step)
-        env_state, next_obs, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
-        ended = outcome.terminated | outcome.truncated
-        memory = jax.tree.map(lambda first, m: jnp.where(_expand(ended, m), first, m), first_memory, memory)
-        extras = outcome.extras | act_extras
+        env_state, outcome = jax.vmap(env.step)(keys[1 : 1 + width], env_state, action)
+        episode = Episode(sums.add(episode.total, mean_reward(outcome.reward, width)), episode.length + 1)
         truncated = outcome.truncated & ~outcome.terminated  # whoever says both: that is a replay's mark of its own
-        transition = Transition(obs, action, outcome.reward, outcome.terminated, truncated, outcome.next_obs, extras)
-        return (memory, env_state, next_obs, step + agent.num_envs), transition
+        statistics = {"episode_return": sums.value(episode.total), "episode_length": episode.length}
+        transition = Transition(
+            obs, action, outcome.reward, outcome.terminated, truncated, outcome.obs,
+            outcome.extras | statistics | act_extras,
+        )  # fmt: skip
+        # The one place where an episode begins after another: each environment draws its own initial state.
+        fresh = first_memory, *jax.vmap(env.reset)(keys[1 + width :]), _no_steps(width)
+        now = memory, env_state, outcome.obs, episode
+        memory, env_state, obs, episode = where(outcome.terminated | truncated, fresh, now)
+        return (memory, env_state, episode, obs, step + width), transition
 
-    carry = (state.memory, state.env, state.obs, state.step)
-    (memory, env_state, obs, step), trajectory = jax.lax.scan(one_step, carry, keys)
-    return state._replace(memory=memory, env=env_state, obs=obs, step=step), trajectory
+    carry = (state.memory, state.env, state.episode, state.obs, state.step)
+    (memory, env_state, episode, obs, step), trajectory = jax.lax.scan(one_step, carry, keys)
+    return state._replace(memory=memory, env=env_state, episode=episode, obs=obs, step=step), trajectory
 
 
-def _expand(mask: Array, like: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+def where(mask: Array, yes: PyTree, no: PyTree) -> PyTree:
+    """Of two trees with leaves `[N, ...]` the entries of the one where the mask `[N]` is true, else of the other."""
+    return jax.tree.map(lambda x, y: jnp.where(mask.reshape(-1, *(1,) * (y.ndim - 1)), x, y), yes, no)
+
+
+def _no_steps(num_envs: int) -> Episode:
+    return Episode(sums.nothing((num_envs,)), jnp.zeros(num_envs, jnp.int32))
+
+
+def mean_reward(reward: PyTree, num_envs: int) -> Array:
+    """Each environment's reward `[N]`: with roles the mean over all of its agents, else the reward itself."""
+    if isinstance(reward, jax.Array):
+        return reward
+    return jnp.concatenate([x.reshape(num_envs, -1) for x in jax.tree.leaves(reward)], axis=1).mean(axis=1)
 
 
 def _update(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, EpisodeSummary, Metrics]:
-    """One turn of the loop; `env` reports episode statistics."""
+    """One turn of the loop."""
     length, width = agent.rollout_length, agent.num_envs
     resets = width if agent.episodic else 0
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 1 + length * (1 + width) + resets)
-    rollout_keys = keys[1 + resets :].reshape(length, 1 + width)  # [T * (1 + N)] -> [T, 1 + N]
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 1 + resets + length * keys_per_step(agent))
+    rollout_keys = keys[1 + resets :].reshape(length, -1)  # [T * (1 + 2 N)] -> [T, 1 + 2 N]
     if agent.episodic:
         env_state, obs = jax.vmap(env.reset)(keys[1 : 1 + resets])
-        state = state._replace(memory=agent.init_memory(width), env=env_state, obs=obs)
+        state = state._replace(memory=agent.init_memory(width), env=env_state, episode=_no_steps(width), obs=obs)
     moved, trajectory = collect(state, agent, env, rollout_keys)
     return learn(moved, agent, trajectory, keys[0], state.step)
 
@@ -215,35 +255,21 @@ def require_agent(owner: str, agent: Any):
         raise JaxrlError(f"{owner}: agent={checks.shown(agent)} is not accepted; {hint}")
 
 
-def require_env(owner: str, env: Any, on_host: bool = False):
-    """Checks that `env` is an environment, and not its id.
-
-    Args:
-      owner: whose argument this is.
-      env: what was given.
-      on_host: whether an environment that the host steps is accepted.
-
-    Raises:
-      JaxrlError: saying how to make one.
-    """
-    if isinstance(env, HostEnv) and not on_host:
-        raise JaxrlError(
-            f"{owner}: {env.spec.id} is stepped on the host, outside of what JAX compiles; jaxrl.sweep trains in it, "
-            "and so does the command line, jaxrl train"
-        )
-    if not isinstance(env, (Env, HostEnv)):
-        made = f"jaxrl.make({env!r})" if isinstance(env, str) else "jaxrl.make('CartPole-v1')"
-        raise JaxrlError(f"{owner}: env={checks.shown(env)} is not accepted; it must be an Env, as {made} returns")
+def _check_roles(agent: Agent, env: Env | HostEnv):
+    if bool(env.spec.roles) != agent.takes_roles:
+        roles = ", ".join(f"{role.num_agents} {role.name}" for role in env.spec.roles)
+        has, takes = f"has roles ({roles})" if roles else "is for one agent", "many agents" if roles else "one"
+        raise JaxrlError(f"{agent.name}: {env.spec.id} {has}; it must be an agent for {takes}")
 
 
-def _check(owner: str, state: TrainState, agent: Agent, env: Env):
+def _check(owner: str, state: TrainState, agent: Agent, env: Env) -> Env:
     if not isinstance(state, TrainState):
         raise JaxrlError(
             f"{owner}: a state of type {type(state).__name__} is not accepted; it must be a TrainState, as "
             "jaxrl.init_train returns"
         )
     require_agent(owner, agent)
-    require_env(owner, env)
+    return require_env(owner, env)
 
 
 @standard_numbers
@@ -259,8 +285,7 @@ def train_step(state: TrainState, agent: Agent, env: Env) -> tuple[TrainState, M
     Raises:
       JaxrlError: if an argument is of another kind.
     """
-    _check("train_step", state, agent, env)
-    state, episodes, metrics = _update(state, agent, episode_statistics(env))
+    state, episodes, metrics = _update(state, agent, _check("train_step", state, agent, env))
     return state, metrics | episode_metrics(episodes) | {"episode_return": state.last_return}
 
 
@@ -306,10 +331,9 @@ def train_interval(state: TrainState, agent: Agent, env: Env, updates: Array | i
     Raises:
       JaxrlError: if an argument is of another kind.
     """
-    _check("train_interval", state, agent, env)
+    env = _check("train_interval", state, agent, env)
     if not (isinstance(updates, jax.Array) and updates.shape == () and jnp.issubdtype(updates.dtype, jnp.integer)):
         checks.integer("train_interval", updates=updates)
-    env = episode_statistics(env)
     update = jax.jit(lambda state: _update(state, agent, env))  # traced once, for its shapes and for the loop
     _, _, shapes = jax.eval_shape(update, state)
     nothing = nothing_seen(shapes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +135,22 @@ class Goal(NamedTuple):
     reward: Callable[[Array, Array], tuple[Array, Array]]
 
 
+class Role(NamedTuple):
+    """Agents of an environment that are alike.
+
+    Attributes:
+      name: the key of their entries in observations, actions and rewards, whose leaves are `[A, ...]`.
+      num_agents: `A`, how many of them there are.
+      obs_space: what one of them observes.
+      action_space: what one of them does.
+    """
+
+    name: str
+    num_agents: int
+    obs_space: Space
+    action_space: Space
+
+
 @jax.tree_util.register_static
 class Spec(NamedTuple):
     """The static facts of an environment.
@@ -144,11 +160,10 @@ class Spec(NamedTuple):
 
     Attributes:
       id: the name that `make` knows the environment by.
-      obs_space: what `obs` and `next_obs` are drawn from.
-      action_space: what `step` accepts.
+      obs_space: what observations are drawn from; None where there are roles.
+      action_space: what `step` accepts; None where there are roles.
       max_steps: the most steps that an episode takes, since its time limit ends it; None where there is no limit or it
         is not known.
-      num_agents: how many agents act in it.
       discount: the discount that belongs to the problem itself, or None where the agent chooses it.
       layout: of a grid world the rows of its cells as text; states are numbered in reading order. Empty elsewhere.
       action_names: what the discrete actions are called, where they have names that one knows, such as `up`.
@@ -156,18 +171,20 @@ class Spec(NamedTuple):
       truncates_early: whether an episode may be truncated before `max_steps`, or ever where that is None. False is a
         promise. By default it is made where `max_steps` is given, and not where it is None. An environment that never
         truncates an episode says False.
+      roles: of an environment for many agents who they are: observations, actions and rewards are then dictionaries by
+        role, and an episode ends for all at once. Empty for one agent.
     """
 
     id: str
-    obs_space: Space
-    action_space: Space
+    obs_space: Space = cast(Space, None)
+    action_space: Space = cast(Space, None)
     max_steps: int | None = None
-    num_agents: int = 1
     discount: float | None = None
     layout: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     goal: Goal | None = None
     truncates_early: bool | None = None
+    roles: tuple[Role, ...] = ()
 
     @property
     def truncation_gap(self) -> float:
@@ -195,32 +212,33 @@ class Model(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one environment step produced, besides the next state and observation.
+    """What one environment step led to, besides the next state.
 
     Attributes:
-      reward: float32, shape `()`.
+      obs: what is observed there; at an episode's end its last observation.
+      reward: float32, shape `()`; with roles a dictionary, `[A]` each.
       terminated: bool, shape `()`; the episode ended in a terminal state, whose value is 0.
-      truncated: bool, shape `()`; the episode was cut off, and the value of `next_obs` still counts. Never true where
+      truncated: bool, shape `()`; the episode was cut off, and the value of `obs` still counts. Never true where
         `terminated` is.
-      next_obs: the true successor observation; at an episode's end it is the terminal one, never the one after a reset.
       extras: a dictionary of arrays; whatever else the environment reports.
     """
 
-    reward: Array
+    obs: PyTree
+    reward: PyTree
     terminated: Array
     truncated: Array
-    next_obs: PyTree
-    extras: dict[str, PyTree]
+    extras: dict[str, PyTree] = {}  # noqa: RUF012 - read, and never written to
 
 
 class Env(NamedTuple):
     """An environment: two pure functions of one environment (the loop vmaps them over `N`) and its static facts.
 
+    It never resets itself: the loop draws a new initial state where an episode ended. `jaxrl.check_env` plays one, and
+    says what is wrong with it.
+
     Attributes:
-      reset: `reset(key) -> (env_state, obs)`.
-      step: `step(key, env_state, action) -> (env_state, obs, outcome)`. It resets by itself: where the episode ended,
-        `env_state` and `obs` are those of a freshly drawn episode, and `outcome.next_obs` is the last observation of
-        the old one.
+      reset: `reset(key) -> (env_state, obs)`, an episode's first state.
+      step: `step(key, env_state, action) -> (env_state, outcome)`; `outcome.obs` is what the step led to, always.
       spec: see `Spec`.
       model: of a finite environment whose dynamics are known, the whole of them, for planning; else None.
       draw: `draw(env_state, axes)` draws one state on empty axes of matplotlib and sets their limits, for
@@ -228,7 +246,7 @@ class Env(NamedTuple):
     """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
-    step: Callable[[Key, PyTree, Array], tuple[PyTree, PyTree, Outcome]]
+    step: Callable[[Key, PyTree, PyTree], tuple[PyTree, Outcome]]
     spec: Spec
     model: Model | None = None
     draw: Callable[[PyTree, Axes], None] | None = None
@@ -237,8 +255,8 @@ class Env(NamedTuple):
 class HostOutcome(NamedTuple):
     """What one step of `N` environments on the host produced; NumPy arrays `[N, ...]` that nobody writes to afterwards.
 
-    Fields are as in `Outcome`, and `obs` is what to act on next: where an episode ended, the first observation of a new
-    one.
+    Fields are as in `Outcome`, but `next_obs` is what the step led to, and `obs` what to act on next: where an episode
+    ended, the first observation of a new one.
     """
 
     obs: np.ndarray
@@ -285,13 +303,14 @@ class HostEnv(NamedTuple):
 class Transition(NamedTuple):
     """One step of experience, or, with leading axes `[T, N]`, a trajectory of them.
 
-    Fields are as in `Outcome`; `obs` and `action` are what the agent saw and chose, and `extras` holds what the
-    environment and `Agent.act` reported, in one dictionary.
+    Fields are as in `Outcome`; `obs` and `action` are what the agent saw and chose, `next_obs` is the true successor:
+    what the step led to, never the first observation of another episode. `truncated` is never true where `terminated`
+    is. `extras` holds what the environment and `Agent.act` reported, in one dictionary.
     """
 
     obs: PyTree
-    action: Array
-    reward: Array
+    action: PyTree
+    reward: PyTree
     terminated: Array
     truncated: Array
     next_obs: PyTree
@@ -322,6 +341,7 @@ class Agent(NamedTuple):
         on the host that resumes from a checkpoint, and nothing that is learned later may cross that place. Called
         between updates, with the environment steps taken so far; twice is as once. Whoever keeps nothing of an
         episode from one update to the next leaves it out.
+      takes_roles: whether it acts in environments with roles (`Spec.roles`), and only in these.
     """
 
     init: Callable[[Key, Spec], PyTree]
@@ -334,6 +354,7 @@ class Agent(NamedTuple):
     episodic: bool = False
     tolerates_stale_actions: bool = False
     interrupt: Callable[[PyTree, Array], PyTree] = lambda state, step: state
+    takes_roles: bool = False
     made_by: Call | None = None
 
     def __repr__(self) -> str:

@@ -53,9 +53,7 @@ def counter(discrete: bool = False) -> Env:
         state = state + jnp.array([1, 1]) + jnp.array([1, 0]) * action
         terminated = state[0] >= 10
         truncated = (state[1] >= LIMIT) & ~terminated
-        outcome = Outcome(state[0].astype(jnp.float32), terminated, truncated, obs(state), {})
-        state = jnp.where(terminated | truncated, 0, state)
-        return state, obs(state), outcome
+        return state, Outcome(obs(state), state[0].astype(jnp.float32), terminated, truncated)
 
     space = Discrete(12) if discrete else box(0, 12, (2,))
     return Env(reset, step, Spec("jaxrl/Counter-v0", space, Discrete(2), LIMIT))

@@ -975,7 +975,12 @@ MUTANTS = [
     ),
     M("sums.py", "Sum(total, jnp.where(jnp.isfinite(total), lost, 0))", "Sum(total, 0 * lost)", "test_loop.py"),
     M("evaluation.py", "jnp.where(finished, 0, outcome.reward)", "outcome.reward", "test_evaluate.py"),
-    M("evaluation.py", "jnp.int32(0), explore=False)", "jnp.int32(0), explore=True)", "test_evaluate.py"),
+    M(
+        "evaluation.py",
+        "keys[0], jnp.int32(0), explore=False",
+        "keys[0], jnp.int32(0), explore=True",
+        "test_evaluate.py",
+    ),
     M("evaluation.py", "(t < limit) & ~jnp.all(finished)", "(t <= limit) & ~jnp.all(finished)", "test_evaluate.py"),
     M("prng.py", "_ROTATIONS[group % 2]", "_ROTATIONS[0]", "test_prng.py"),
     # ---------------------------------------------------------------- runs
@@ -994,7 +999,7 @@ MUTANTS = [
     ),
     M("runs/run.py", "order = np.argsort([i for group", "order = np.array([i for group", "runs/test_run.py"),
     M(
-        "runs/run.py",
+        "runs/trained.py",
         "row = jax.devices()[0], place * ready.job.seeds + seed",
         "row = jax.devices()[0], seed",
         "runs/test_run.py test_cli.py",
@@ -1030,7 +1035,7 @@ MUTANTS = [
     ),
     M("runs/host.py", "jnp.sign(reward) if clip_rewards else reward", "reward", HOST),
     M(
-        "runs/host.py",
+        "envs/host.py",
         "returns = returns + np.where(finished, 0, outcome.reward)",
         "returns = returns + outcome.reward",
         HOST,

@@ -24,12 +24,12 @@ from PIL import Image
 
 from jaxrl import JaxrlError, Results, cli, evaluate, make, ppo, sweep
 from jaxrl.agents import AGENTS
-from jaxrl.analysis.render import episode_of_run, render
+from jaxrl.analysis.render import render
 from jaxrl.analysis.statistics import interquartile_mean
 from jaxrl.constructors import parameters
 from jaxrl.runs import folder
 from jaxrl.runs.program import EVALUATION
-from jaxrl.runs.run import evaluations, trained
+from jaxrl.runs.trained import episode_of_run, evaluations, trained
 
 # Long enough that there is time to kill it after its first checkpoint.
 DQN = [

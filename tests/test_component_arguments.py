@@ -238,6 +238,7 @@ WRAPPED = {  # of each parameter of `make`, two values, and an environment for w
     "flatten_observations": ("jaxrl/Maze-v0", False, True),
     "observe": ("Pendulum-v1", (0, 1), (0, 2)),
     "frame_stack": ("Pendulum-v1", 2, 3),
+    "reset_pool": ("Pendulum-v1", 2, 3),
     "randomize": ("Pendulum-v1", {"g": (9.0, 10.0)}, {"g": (9.0, 11.0)}),
     "observe_randomized": ("Pendulum-v1", False, True),
 }

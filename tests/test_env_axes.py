@@ -7,11 +7,11 @@ from fake_agent import TRACED, fake
 import jaxrl
 from jaxrl import JaxrlError, cli
 from jaxrl.analysis.plot import _labels
-from jaxrl.analysis.render import episode_of_run
 from jaxrl.analysis.results import Results
 from jaxrl.envs.axes import make_grid
 from jaxrl.runs import folder
 from jaxrl.runs.program import plan
+from jaxrl.runs.trained import episode_of_run
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # as of a sweep's rows in runs/test_program.py
 

@@ -18,10 +18,8 @@ def timed(max_steps=None, endless=False) -> Env:
     def step(key, state, action):
         time = state + 1
         ended = (time >= action) & (not endless)
-        new = jnp.where(ended, 0, time)
         truncated = action % 2 == 0
-        outcome = Outcome(time.astype(jnp.float32), ended & ~truncated, ended & truncated, jnp.ones(1) * time, {})
-        return new, jnp.ones(1) * new, outcome
+        return time, Outcome(jnp.ones(1) * time, time.astype(jnp.float32), ended & ~truncated, ended & truncated)
 
     return Env(reset, step, Spec("Timed", box(0, np.inf, (1,)), Discrete(100), max_steps))
 
@@ -35,12 +33,8 @@ def noisy() -> Env:
 
     def step(key, state, action):
         time, start = state
-        next_key, reward_key = jax.random.split(key)
-        ended = time + 1 >= 4
-        (_, next_start), obs = reset(next_key)
-        new = (jnp.where(ended, 0, time + 1), jnp.where(ended, next_start, start))
-        reward = jnp.where(time == 0, start, jax.random.uniform(reward_key))
-        return new, obs, Outcome(reward, ended, jnp.bool(False), obs, {})
+        reward = jnp.where(time == 0, start, jax.random.uniform(key))
+        return (time + 1, start), Outcome(jnp.zeros(1), reward, time + 1 >= 4, jnp.bool(False))
 
     return Env(reset, step, Spec("Noisy", box(0, 10, (1,)), Discrete(100), 4))
 
@@ -72,7 +66,7 @@ def run():
 
 
 def test_exact_returns(run):
-    """Environments begin anew by themselves: what follows an episode's end must not count."""
+    """What follows an episode's end must not count."""
     np.testing.assert_array_equal(run["whole"], RETURNS)
     assert run["whole"].dtype == jnp.float32
     np.testing.assert_array_equal(run["longer"], RETURNS[1:])  # the state given is the one that acts
@@ -82,6 +76,22 @@ def test_limits(run):
     np.testing.assert_array_equal(run["cut"], [1, 3, 6, 6, 6])
     np.testing.assert_array_equal(run["limited"], [28, 28])  # the environment's own limit
     np.testing.assert_allclose(run["endless"], 10_000 * 10_001 / 2, rtol=1e-4)  # neither has one; one step is 2e-4
+
+
+def test_what_is_over_stays_where_it_is():
+    """Each episode's rewards are what the first one observes, which ends after a step, and is not stepped again."""
+    inner = timed()
+
+    def step(key, state, action):
+        state, outcome = inner.step(key, state, action[0])
+        return state, outcome._replace(reward=action[1].astype(jnp.float32))
+
+    def act(state, memory, obs, key, step, explore=True):
+        return jnp.stack([memory + 1, jnp.broadcast_to(obs[0, 0], memory.shape).astype(jnp.int32)], axis=1), memory, {}
+
+    spec = inner.spec._replace(action_space=box(0, 100, (2,), jnp.int32))
+    run = jax.jit(lambda key: evaluate(key, numbered()._replace(act=act), 0, Env(inner.reset, step, spec), 5))
+    np.testing.assert_array_equal(run(jax.random.key(0)), [0, 1, 2, 3, 4])
 
 
 def test_over_seeds_and_alone():
@@ -108,7 +118,7 @@ def test_errors(bad):
 def test_a_long_episodes_return_is_its_rewards_sum():
     """A million rewards of 0.1: added up one by one in float32 they are 100,958."""
     spec = Spec("Endless", box(0, 1, (1,)), Discrete(100))
-    outcome = Outcome(jnp.float32(0.1), jnp.bool(False), jnp.bool(False), jnp.zeros(1), {})
-    env = Env(lambda key: ((), jnp.zeros(1)), lambda key, state, action: ((), jnp.zeros(1), outcome), spec)
+    outcome = Outcome(jnp.zeros(1), jnp.float32(0.1), jnp.bool(False), jnp.bool(False))
+    env = Env(lambda key: ((), jnp.zeros(1)), lambda key, state, action: ((), outcome), spec)
     run = jax.jit(lambda key: evaluate(key, numbered(), 0, env, 1, max_steps=1_000_000))
     np.testing.assert_allclose(run(jax.random.key(0)), [1e6 * np.float64(np.float32(0.1))], rtol=2e-7)

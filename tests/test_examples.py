@@ -25,7 +25,7 @@ def test_docstrings(name):
 
 def test_every_public_name_is_there():
     assert {name for name in jaxrl.__all__ if not hasattr(jaxrl, name)} == set()
-    assert jaxrl.sweep.__module__ == "jaxrl.runs.run"  # a function, and not a module of the same name
+    assert jaxrl.sweep.__module__ == "jaxrl.runs.sweep"  # a function, and not a module of the same name
 
 
 def test_the_readme_in_python(tmp_path, monkeypatch):

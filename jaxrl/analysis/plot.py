@@ -1,5 +1,6 @@
-"""Learning curves: the interquartile mean over seeds with its bootstrap band, of one run or of several together. And
-pictures of grid worlds, with what an agent thinks of them.
+"""Learning curves: the interquartile mean over seeds with its bootstrap band, of one run or of several together, and
+the lines and bands that they are made of, for figures of one's own. And pictures of grid worlds, with what an agent
+thinks of them.
 
 Figures are made with matplotlib's objects, not with pyplot: no global state, no window, no display needed.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import pathlib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +33,12 @@ PALETTE = (
     *("#3f90da", "#bd1f01", "#832db6", "#ffa90e", "#717581"),
     *("#a96b59", "#92dadd", "#e76300", "#b9ac70", "#94a4a2"),
 )
+GREY = "#717581"  # of what a line is measured by: an optimum, chance
 EVALUATION_COLOR = "#bd1f01"  # of a single run; in a sweep, evaluation has its configuration's colour
 EVALUATION_STYLE: dict[str, Any] = {"ls": (0, (4, 2)), "lw": 1.3, "marker": "o", "ms": 3.5}
 DPI = 150
 SIZE = (8.0, 4.5)  # inches: as wide as a README shows it
+STEPS = "environment steps"  # what most curves are drawn against
 LEGEND_LIMIT = 18  # entries that fit beside the axes
 FORMATS = ("png", "pdf", "svg", "jpg")
 
@@ -58,11 +61,11 @@ NAMES = {
 class Series(NamedTuple):
     """One line of a figure: `steps`, `iqm`, `low` and `high` are `[time]`; NaN where there is nothing to draw."""
 
-    label: str
     steps: np.ndarray
     iqm: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    label: str
 
 
 def plot_curve(results: Results, path: str | os.PathLike | None = None, metric: str | None = None) -> Figure:
@@ -89,7 +92,7 @@ def plot_curve(results: Results, path: str | os.PathLike | None = None, metric: 
     evaluation = _series(results, "eval_return") if evaluated else []
     colors = _colors(len(training))
     for series, color in zip(training, colors, strict=True):
-        _draw(axes, series, color, band=0.22 if len(training) <= 4 else 0.08)
+        draw_band(axes, *series, color, alpha=0.22 if len(training) <= 4 else 0.08)
     for series, color in zip(evaluation, colors, strict=False):
         _draw_evaluation(axes, series, color, bars=len(evaluation) == 1)
     many = len(training) > 1
@@ -150,13 +153,133 @@ def plot_comparison(
     figure, axes = _empty(ylabel=_ylabel(metric))
     colors = _colors(len(lines))
     for series, color in zip(lines, colors, strict=True):
-        _draw(axes, series, color, band=0.18 if len(lines) <= 4 else 0.08)
+        draw_band(axes, *series, color, alpha=0.18 if len(lines) <= 4 else 0.08)
     entries = [Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(lines, colors, strict=True)]
     style = [Line2D([], [], color="#444444", lw=2, label=f"{source}, IQM over seeds")]
     if any(np.isfinite(s.low).any() for s in lines):
         style.append(Patch(color="#444444", alpha=0.22, lw=0, label="95 % bootstrap interval"))
     _legend(figure, axes, entries, style)
     return _finish(figure, _comparison_title(runs), path)
+
+
+def new_figure(
+    title: str,
+    panels: Sequence[str] = ("",),
+    *,
+    rows: int = 1,
+    xlabel: str = STEPS,
+    ylabel: str = "",
+    size: tuple[float, float] | None = None,
+    **subplots: Any,
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the style of all: a light grid, no frame at the top and right.
+
+    Args:
+      title: over the whole figure.
+      panels: the titles of the axes side by side.
+      rows: how many rows of such axes; the titles are over the first.
+      xlabel: of the last row's axes. Environment steps are written short, such as 50k.
+      ylabel: of the first column's axes.
+      size: width and height in inches.
+      **subplots: further arguments of `matplotlib.figure.Figure.subplots`, such as `sharey=True`.
+
+    Returns:
+      the figure, and its axes, row by row.
+    """
+    columns = len(panels)
+    size = size or (SIZE[0] if columns == 1 else 4.2 * columns, SIZE[1])
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    grid = figure.subplots(rows, columns, squeeze=False, **subplots)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#888888")
+        axes.grid(color="#e4e4e4", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(color="#888888", labelsize=10)
+        axes.margins(x=0.01)
+        if xlabel == STEPS:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k, 1.5M
+    for axes, name in zip(grid[0], panels, strict=True):
+        axes.set_title(name, fontsize=11)
+    for axes in grid[-1]:
+        axes.set_xlabel(xlabel)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(ylabel)
+    return figure, list(grid.flat)
+
+
+def draw_band(
+    axes: Axes,
+    x: np.ndarray,
+    line: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    label: str = "",
+    color: Any = PALETTE[0],
+    alpha: float = 0.2,
+) -> None:
+    """A line through the finite points, whatever gaps are between them, and the band where there is an interval.
+
+    Args:
+      axes: where.
+      x: `[points]`.
+      line: `[points]`, such as a mean.
+      low: `[points]`, the band's lower end; NaN where there is none.
+      high: `[points]`, its upper end.
+      label: the line's, for a legend.
+      color: of both.
+      alpha: how much of the background the band covers, from 0 to 1.
+    """
+    drawn, known = np.isfinite(line), np.isfinite(low)
+    # A line through fewer than two points cannot be seen; a marker can.
+    marker = "o" if drawn.sum() == 1 else None
+    axes.plot(x[drawn], line[drawn], color=color, lw=1.8, marker=marker, label=label, zorder=3)
+    if known.any():
+        axes.fill_between(x[known], low[known], high[known], color=color, alpha=alpha, lw=0, zorder=2)
+
+
+def draw_bands(
+    axes: Axes,
+    x: np.ndarray,
+    bands: Mapping[str, Sequence[np.ndarray]],
+    colors: Iterable[Any] = PALETTE,
+    alpha: float = 0.2,
+) -> None:
+    """Several lines with their bands, each in a colour of its own.
+
+    Args:
+      axes: where.
+      x: `[points]`, the same for all.
+      bands: by label `(line, low, high)`, as of `draw_band`, such as `iqm_interval` and `mean_interval` return.
+      colors: for each its colour; there may be more of them.
+      alpha: as of `draw_band`.
+
+    Example::
+
+        draw_bands(axes, results.steps, curves(results, ["plain", "double"], "loss"))
+    """
+    for (label, band), color in zip(bands.items(), colors, strict=False):
+        draw_band(axes, x, *band, label, color, alpha)
+
+
+def curves(results: Results, names: Sequence[str], metric: str = "episode_return") -> dict[str, tuple]:
+    """The curves of a sweep's configurations, for `draw_bands`.
+
+    Args:
+      results: a sweep.
+      names: of its configurations, in their order.
+      metric: which metric.
+
+    Returns:
+      by name `(iqm, low, high)`, each `[time]`; see `Results.curve`.
+
+    Raises:
+      JaxrlError: if there is no such metric.
+    """
+    return dict(zip(names, zip(*results.curve(metric)[1:], strict=True), strict=True))
 
 
 def plot_grid(spec: Spec, q_values: Any, path: str | os.PathLike | None = None, title: str | None = None) -> Figure:
@@ -232,20 +355,9 @@ def _series(results: Results, metric: str) -> list[Series]:
     steps, *statistics = results.curve(metric)
     rows = [np.atleast_2d(statistic) for statistic in statistics]  # [time] -> [1, time]
     return [
-        Series(results.label(index) if results.is_sweep else "", steps, *row)
+        Series(steps, *row, results.label(index) if results.is_sweep else "")
         for index, row in enumerate(zip(*rows, strict=True))
     ]
-
-
-def _draw(axes: Axes, series: Series, color: Any, band: float) -> None:
-    """A line between the finite points, whatever gaps are between them, and the band where there is an interval."""
-    drawn, known = np.isfinite(series.iqm), np.isfinite(series.low)
-    # A line through fewer than two points cannot be seen; a marker can.
-    marker = "o" if drawn.sum() == 1 else None
-    axes.plot(series.steps[drawn], series.iqm[drawn], color=color, lw=1.8, marker=marker, label=series.label, zorder=3)
-    if known.any():
-        bounds = (x[known] for x in (series.steps, series.low, series.high))
-        axes.fill_between(*bounds, color=color, alpha=band, lw=0, zorder=2)
 
 
 def _draw_evaluation(axes: Axes, series: Series, color: Any, bars: bool) -> None:
@@ -258,26 +370,12 @@ def _draw_evaluation(axes: Axes, series: Series, color: Any, bars: bool) -> None
         axes.vlines(steps, series.low[drawn], series.high[drawn], color=color, lw=1.0, alpha=0.5, zorder=4)
 
 
-def style(axes: Axes) -> None:
-    """The look of a curve's axes: a light grid, no frame at the top and right."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#888888")
-    axes.grid(color="#e4e4e4", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(color="#888888", labelsize=10)
-
-
 def _empty(ylabel: str) -> tuple[Figure, Axes]:
     """A figure with empty axes, labelled, in the style of all."""
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    style(axes)
-    axes.margins(x=0.01)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k, 1.5M
+    figure, (axes,) = new_figure("", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(lambda y, position: f"{y:,.10g}".replace("-", "\N{MINUS SIGN}"))
-    axes.set_xlabel("environment steps", fontsize=11)
+    axes.set_xlabel(STEPS, fontsize=11)
     axes.set_ylabel(ylabel, fontsize=11)
     return figure, axes
 

@@ -24,20 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jaxrl.runs.run import Ready
-
 FORMATS = ("gif", "png")
 DRAWN = (
     *("jaxrl/Corridor-v0", "jaxrl/Maze-v0", "jaxrl/Cliff-v0", "jaxrl/WindyGrid-v0", "jaxrl/PointReach-v0"),
     *("jaxrl/Point-v0", "jaxrl/Arm-easy-v0", "jaxrl/Arm-hard-v0", "jaxrl/ArmReach-v0", "CartPole-v1", "Pendulum-v1"),
-    *(
-        "Acrobot-v1",
-        "MountainCar-v0",
-        "MountainCarContinuous-v0",
-        "Asterix-MinAtar",
-        "Breakout-MinAtar",
-        "Freeway-MinAtar",
-    ),
+    *("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar"),
     *("Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FrozenLake-misc"),
 )
 PANEL = 3.6  # inches: the longer side of what is drawn
@@ -79,8 +71,8 @@ def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
         act_key, step_key = jax.random.split(jax.random.fold_in(run_key, t))
         batch = jax.tree.map(lambda x: x[None], obs)  # [...] -> [N=1, ...]
         action, memory, _ = agent.act(state, memory, batch, act_key, jnp.int32(0), explore=False)
-        env_state, obs, outcome = env.step(step_key, env_state, action[0])
-        return t + 1, memory, env_state, obs, states, outcome.terminated | outcome.truncated
+        env_state, outcome = env.step(step_key, env_state, action[0])
+        return t + 1, memory, env_state, outcome.obs, states, outcome.terminated | outcome.truncated
 
     states = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), env_state)
     carry = (jnp.int32(0), agent.init_memory(1), env_state, obs, states, jnp.bool(False))
@@ -92,25 +84,6 @@ def episode(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
     """`rollout`, compiled and cut to the episode's length: states of NumPy arrays, leaves `[T, ...]`."""
     states, length = jax.jit(lambda key, state: rollout(key, agent, state, env, max_steps))(key, state)
     return jax.tree.map(lambda x: np.asarray(x[: int(length)]), states)
-
-
-def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw: int = 0) -> PyTree:
-    """A greedy episode of one seed of a run, from its newest checkpoint; see `episode` and `jaxrl.runs.run.trained`.
-
-    Args:
-      ready: from `jaxrl.runs.run.prepare`.
-      out: the run's folder.
-      config: the configuration's place in `ready.plan.configs`.
-      seed: the seed's number, from 0.
-      draw: another number, 0 to 2**31 - 1, draws another episode; none is one that the run evaluates itself by.
-    """
-    from jaxrl.runs.program import EVALUATION
-    from jaxrl.runs.run import trained
-
-    agent, state = trained(ready, out, config, seed)
-    key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
-    # An evaluation folds its draw, which is less than 2**31, into this key: the numbers from there on are free.
-    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.envs[config])
 
 
 def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.analysis.statistics import bootstrap_interval, final_return, finite_mean, interquartile_mean
+from jaxrl.analysis.statistics import final_return, finite_mean, iqm_interval
 from jaxrl.checks import JaxrlError
 from jaxrl.files import json_text, read_json, write_atomically
 from jaxrl.record import decode, encode, shown
@@ -138,9 +138,7 @@ class Results:
         Raises:
           JaxrlError: if there is no such metric.
         """
-        values = self.values(metric)
-        bounds = bootstrap_interval(values, num_resamples=CURVE_RESAMPLES, axis=-2)
-        return self.steps, interquartile_mean(values, axis=-2), *bounds
+        return self.steps, *iqm_interval(self.values(metric), axis=-2, num_resamples=CURVE_RESAMPLES)
 
     def final_metric(self) -> str:
         """What final returns are taken from: `eval_return` if anything was evaluated, else `episode_return`."""
@@ -285,6 +283,16 @@ def format_number(x: float) -> str:
         return "-"
     size = abs(x)
     return f"{x:,.0f}" if size >= 1000 else f"{x:.1f}" if size >= 10 else f"{x:.3g}"
+
+
+def format_iqm(per_seed: Any) -> str:
+    """A table's cell: the interquartile mean over seeds `[seed]` and, of several, its 95 % bootstrap interval.
+
+    >>> format_iqm([1.0, 1.0, math.nan])
+    '1 (1 to 1)'
+    """
+    iqm, low, high = (f"{x:.2g}" if abs(x) > 1e6 else format_number(x) for x in map(float, iqm_interval(per_seed)))
+    return f"{iqm} ({low} to {high})" if np.size(per_seed) > 1 else iqm
 
 
 def format_value(value: Any) -> str:

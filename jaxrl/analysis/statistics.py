@@ -1,4 +1,4 @@
-"""Statistics over seeds: the interquartile mean with a percentile-bootstrap interval.
+"""Statistics over seeds: the interquartile mean with a percentile-bootstrap interval. And metrics by the episode.
 
 Recommended for few seeds by Agarwal et al., 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice". A seed without a value (it diverged, or no episode ended) is left out. scipy computes them; it is imported
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,75 @@ def bootstrap_interval(
     return low, high
 
 
+def iqm_interval(x: Any, axis: int = 0, *, num_resamples: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The interquartile mean over seeds and the ends of its 95 % bootstrap interval, the statistics for few seeds.
+
+    Args:
+      x: numbers of any shape; non-finite ones are left out.
+      axis: the axis of the seeds.
+      num_resamples: as of `bootstrap_interval`.
+
+    Returns:
+      `(iqm, low, high)`, each of the shape of `x` without `axis`; NaN as of the two functions that it joins.
+    """
+    return interquartile_mean(x, axis), *bootstrap_interval(x, num_resamples=num_resamples, axis=axis)
+
+
+def mean_interval(x: Any, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over seeds and the ends of its 95 % interval, 1.96 standard errors to either side; for many seeds.
+
+    Args:
+      x: numbers of any shape; what is not finite is not left out.
+      axis: the axis of the seeds, of which there are two at least.
+
+    Returns:
+      `(mean, low, high)`, each of the shape of `x` without `axis`.
+
+    >>> [round(float(y), 2) for y in mean_interval([1.0, 2.0, 3.0])]
+    [2.0, 0.87, 3.13]
+    """
+    x = np.asarray(x)
+    with np.errstate(invalid="ignore", over="ignore"):  # of values that diverged: infinite or NaN
+        mean = x.mean(axis)
+        margin = 1.96 * x.std(axis, ddof=1) / np.sqrt(x.shape[axis])
+    return mean, mean - margin, mean + margin
+
+
+def per_episode(metrics: Mapping[str, np.ndarray], name: str, num_episodes: int) -> np.ndarray:
+    """A metric at the updates in which episodes ended.
+
+    Args:
+      metrics: `[S, updates]` each, as of `jax.vmap` of `jaxrl.train` over seeds, where an update sees one step:
+        `episode_count`, 0 or 1, and `name`.
+      name: which metric, such as `episode_length`.
+      num_episodes: how many episodes, from the first on.
+
+    Returns:
+      `[S, num_episodes]`.
+
+    Raises:
+      JaxrlError: if a seed ended fewer episodes, or several in one update.
+
+    >>> counts, lengths = np.array([[0, 1, 0, 0, 1]]), np.array([[0.0, 2.0, 2.0, 2.0, 3.0]])
+    >>> per_episode({"episode_count": counts, "episode_length": lengths}, "episode_length", 2).tolist()
+    [[2.0, 3.0]]
+    """
+    checks.integer("per_episode", num_episodes=num_episodes)
+    counts = np.asarray(metrics["episode_count"])
+    if counts.max() > 1:
+        raise JaxrlError(
+            f"per_episode: {counts.max():g} episodes ended in one update; num_envs and rollout_length must be 1"
+        )
+    least = int(counts.sum(axis=1).min())
+    if least < num_episodes:
+        raise JaxrlError(
+            f"per_episode: num_episodes={num_episodes} is not accepted; a seed ended {least} in {counts.shape[1]} "
+            "steps, so take fewer episodes or more steps"
+        )
+    ends = np.argsort(counts == 0, axis=1, kind="stable")[:, :num_episodes]  # the updates with an end come first
+    return np.take_along_axis(np.asarray(metrics[name]), ends, axis=1)
+
+
 def finite_mean(x: Any, axis: int = -1) -> np.ndarray:
     """Mean of the finite values along an axis; NaN where there is none."""
     finite = np.isfinite(x)
@@ -138,9 +207,9 @@ def final_return(per_seed: Any) -> dict[str, Any]:
       leading axis `config` lists of those. NaN where there is nothing to compute from (null in the file).
     """
     per_seed = np.asarray(per_seed, np.float64)
-    low, high = bootstrap_interval(per_seed, axis=-1)
+    iqm, low, high = iqm_interval(per_seed, axis=-1)
     statistics = {
-        "iqm": interquartile_mean(per_seed),
+        "iqm": iqm,
         "ci_low": low,
         "ci_high": high,
         "mean": finite_mean(per_seed),

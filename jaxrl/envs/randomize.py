@@ -35,8 +35,7 @@ def randomize(
 ) -> Env:
     """An environment that draws some of its parameters anew for each episode, uniformly and independently.
 
-    A step's dynamics, and where its episode began, are those of the values drawn for the episode. Both resets are
-    computed under `vmap` at every step, as with every environment here.
+    A step's dynamics, and where its episode began, are those of the values drawn for the episode.
 
     Args:
       id: the environment's id, for messages.
@@ -45,7 +44,7 @@ def randomize(
       floats: the names of the parameters that are floats.
       fixed: the names of those that have been given a value, and so cannot be drawn.
       observed: whether observations, which must then be vectors, end with the episode's values, in the order of
-        `ranges`; the terminal one with those of the episode that it ends.
+        `ranges`.
 
     Returns:
       The environment. Observation bounds that depend on a drawn parameter are infinite.
@@ -74,17 +73,9 @@ def randomize(
         state, obs = env_of(values).reset(env_key)
         return RandomizedState(state, values), observe(obs, values)
 
-    def step(key: Key, state: RandomizedState, action: Array) -> tuple[RandomizedState, PyTree, Outcome]:
-        step_key, reset_key = jax.random.split(key)
-        inner, obs, outcome = env_of(state.values).step(step_key, state.env, action)
-        ended = outcome.terminated | outcome.truncated
-        # Where the episode ended `inner` is another one's first state already, but of the old values.
-        new, obs = jax.tree.map(
-            lambda fresh, old: jnp.where(ended, fresh, old),
-            reset(reset_key),
-            (RandomizedState(inner, state.values), observe(obs, state.values)),
-        )
-        return new, obs, outcome._replace(next_obs=observe(outcome.next_obs, state.values))
+    def step(key: Key, state: RandomizedState, action: Array) -> tuple[RandomizedState, Outcome]:
+        inner, outcome = env_of(state.values).step(key, state.env, action)
+        return state._replace(env=inner), outcome._replace(obs=observe(outcome.obs, state.values))
 
     def draw(state: RandomizedState, axes: Any):
         env_of(np.asarray(state.values).tolist()).draw(state.env, axes)

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
+
 from jaxrl import checks
 from jaxrl.envs import wrappers
 from jaxrl.envs.adapters import brax as brax_adapter
@@ -49,6 +51,7 @@ WRAPPERS: dict[str, Callable[..., Env]] = {
     "flatten_observations": wrappers.flatten_observations,
     "observe": wrappers.observe,
     "frame_stack": wrappers.frame_stack,
+    "reset_pool": wrappers.reset_pool,
 }
 SWITCHES = ("rescale_actions", "clip_actions", "flatten_observations")
 RANDOMIZATION = ("randomize", "observe_randomized")
@@ -71,13 +74,14 @@ def make(env_id: str, **params: Any) -> Env | HostEnv:
       **params: the environment's own parameters, and wrappers, which are applied in this order:
         `time_limit` (int, environment steps), `discretize_actions` (int, levels per dimension), `rescale_actions`,
         `clip_actions` (each True or False), `scale_rewards` (a factor), `flatten_observations` (True or False),
-        `observe` (a tuple or list of the entries of a vector to keep) and `frame_stack` (int, observations). Before all
-        of them comes `randomize`, a dictionary of float parameters of the environment to the `(low, high)` that each
-        episode draws them from, such as `{"length": (0.3, 0.7)}`; `observe_randomized=True` appends them to the
+        `observe` (a tuple or list of the entries of a vector to keep), `frame_stack` (int, observations) and
+        `reset_pool` (int, initial states to begin episodes in; see `wrappers.reset_pool`). Before all of them comes
+        `randomize`, a dictionary of float parameters of the environment to the `(low, high)` that each episode draws
+        them from, such as `{"length": (0.3, 0.7)}`; `observe_randomized=True` appends them to the
         observation. For gymnax the environment's parameters are the fields of its `EnvParams`, of which the float ones
-        may be traced, and its constructor's arguments; for brax they are the constructor's arguments, `episode_length`,
-        `reset_pool`, and factors on the physics, `gravity_scale`, `friction_scale` and `mass_scale`; the last five are
-        playground's as well, with `ctrl_dt` and `sim_dt`. For gymnasium they are the constructor's arguments and those
+        may be traced, and its constructor's arguments; for brax they are the constructor's arguments, `episode_length`
+        and factors on the physics, `gravity_scale`, `friction_scale` and `mass_scale`; the last four are playground's
+        as well, with `ctrl_dt` and `sim_dt`. For gymnasium they are the constructor's arguments and those
         of `gymnasium_adapter.gymnasium_env`, such as `vectorization="async"`; the wrappers are Gymnasium's own.
 
     Returns:
@@ -96,9 +100,16 @@ def make(env_id: str, **params: Any) -> Env | HostEnv:
         if not isinstance(chosen.get(name, False), bool):
             raise checks.JaxrlError(f"{env_id}: {name}={chosen[name]!r} is not accepted; it must be True or False")
     if env_id.startswith(HOST):
-        if ranges is not None:
-            raise checks.JaxrlError(f"{env_id}: randomize={ranges} is not accepted on the host; leave it out")
+        for name, value in {"randomize": ranges, "reset_pool": chosen.get("reset_pool")}.items():
+            if value is not None:
+                raise checks.JaxrlError(f"{env_id}: {name}={value} is not accepted on the host; leave it out")
         return gymnasium_adapter.gymnasium_env(env_id.removeprefix(HOST), chosen, **params)
+    for name, value in params.items():
+        if chosen.get("reset_pool") and isinstance(value, jax.core.Tracer):
+            raise checks.JaxrlError(
+                f"{env_id}: reset_pool={chosen['reset_pool']} is not accepted where {name} is traced, since its states "
+                "would depend on it; it must be 0"
+            )
     env = _construct(env_id, params)
     if ranges is not None:
         floats = [name for name in float_parameters(env_id) if name not in WRAPPERS]

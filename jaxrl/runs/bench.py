@@ -1,7 +1,8 @@
 """Speed, compile time and memory of agents and of prioritized replay, on this machine, side by side with others'.
 
 Every measurement runs in a process of its own, so that none inherits another's memory or compiled programs, and the two
-frameworks take turns. What is timed is a whole training run, initialisation included and compilation not.
+frameworks take turns. What is timed is a whole training run, initialisation included and compilation not. The process
+that starts them does without JAX, which is imported where it is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import time
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.runs.devices import num_cores
+from jaxrl.files import write_json
+from jaxrl.runs.devices import num_cores, use_devices
 
 # The configurations that are timed, beside the peers' the same; of discrete actions CartPole, of continuous Pendulum.
 OFF_POLICY = {"batch_size": 256, "warmup_steps": 256, "replay_size": 100_000, "hidden_sizes": (64, 64)}
@@ -113,8 +115,6 @@ def bench(
         console.print(_replay_table(replay_rows))
     report = {"machine": machine(), "envs": ENVS, "settings": SETTINGS, "rows": rows, "replay_rows": replay_rows}
     if out is not None:
-        from jaxrl.files import write_json
-
         write_json(out, report, "bench")
         console.print(f"  {out}", highlight=False)
     return 0
@@ -300,7 +300,6 @@ def _main():
     options = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
     from jaxrl.agents import constructor
-    from jaxrl.runs.devices import use_devices
 
     devices = options.pop("devices")
     if "agent" not in options:

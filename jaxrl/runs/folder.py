@@ -1,7 +1,4 @@
-"""A run's folder: who may write into it, what its `config.json` says, and the way back from that to the run.
-
-Like the command line, it imports what takes time only where that is needed.
-"""
+"""A run's folder: who may write into it, what its `config.json` says, and the way back from that to the run."""
 
 from __future__ import annotations
 
@@ -14,13 +11,19 @@ import shutil
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
+import jax
+
+from jaxrl.agents import constructor
+from jaxrl.analysis.results import Results
 from jaxrl.checks import JaxrlError
-
-if TYPE_CHECKING:
-    from jaxrl.analysis.results import Results
-    from jaxrl.runs.run import Job, Listener, Ready
+from jaxrl.files import is_temporary, read_json, write_json
+from jaxrl.record import imported
+from jaxrl.runs.checkpoint import check_folder, check_same_run
+from jaxrl.runs.devices import ask_for
+from jaxrl.runs.job import Job, Ready, from_json, in_json, prepare
+from jaxrl.runs.run import Listener, execute, versions
 
 # What a run writes into its folder; its paths are listed at the end, and `--overwrite` deletes nothing else.
 RUN_FILES = ("config.json", "metrics.npz", "summary.json", "curve.png", "checkpoints", "tensorboard")
@@ -52,10 +55,6 @@ def enter(out: pathlib.Path, job: Job) -> dict[str, Any] | None:
     Raises:
       JaxrlError: if anything else is in it.
     """
-    from jaxrl.files import read_json
-    from jaxrl.runs.checkpoint import check_same_run
-    from jaxrl.runs.run import in_json
-
     now = in_json(job)
     if not _look(out, "sweep: out ="):
         return None
@@ -135,9 +134,6 @@ def _look(out: pathlib.Path, argument: str) -> bool:
     Raises:
       JaxrlError: naming the argument that it comes from, if something else is there.
     """
-    from jaxrl.files import is_temporary
-    from jaxrl.runs.checkpoint import check_folder
-
     check_folder(out)
     if out.exists() and not out.is_dir():
         raise JaxrlError(f"{argument} {out} is a file; it must be a folder, or not there yet")
@@ -155,8 +151,6 @@ def _look(out: pathlib.Path, argument: str) -> bool:
 
 def holds_run(folder: pathlib.Path) -> bool:
     """Whether a folder's config.json is one of ours: others' programs have files of that name, too."""
-    from jaxrl.files import read_json
-
     try:
         return {"agent", "env", "num_steps", "hyper_parameters"} <= read_json(folder / "config.json").keys()
     except JaxrlError:
@@ -165,10 +159,6 @@ def holds_run(folder: pathlib.Path) -> bool:
 
 def config_of(job: Job, num_threads: int, tensorboard: bool) -> dict[str, Any]:
     """What `config.json` holds: `in_json(job)`, and what is only noted, on which machine and with what it began."""
-    import jax
-
-    from jaxrl.runs.run import in_json, versions
-
     placed = {"num_devices": len(jax.devices()), "num_threads": num_threads}
     return in_json(job) | placed | {"tensorboard": tensorboard, "versions": versions()}
 
@@ -189,9 +179,7 @@ def train(
       listeners: as of `execute`, which raises the errors.
       should_stop: likewise.
     """
-    from jaxrl.analysis.plot import plot_curve
-    from jaxrl.files import write_json
-    from jaxrl.runs.run import execute
+    from jaxrl.analysis.plot import plot_curve  # here, for a sweep in memory need not wait for matplotlib
 
     write_json(out / "config.json", config, "config")
     results = dataclasses.replace(execute(ready, out, listeners, should_stop), config=config)
@@ -202,18 +190,11 @@ def train(
 
 def read_run(out: pathlib.Path) -> tuple[Ready, dict[str, Any]]:
     """A run's job, checked, and its whole configuration; JAX gets as many devices and threads as it had."""
-    from jaxrl.agents import constructor
-    from jaxrl.files import read_json
-    from jaxrl.runs.devices import ask_for
-
     path = out / "config.json"
     if not path.is_file():
         reason = "it has no config.json" if out.is_dir() else "there is no such folder"
         raise JaxrlError(f"{out} is not a run's folder: {reason}")
     config = read_json(path)
-    from jaxrl.record import imported
-    from jaxrl.runs.run import Job, from_json, prepare
-
     kinds = get_type_hints(Job) | {"axes": list}
     for name, kind in (kinds | {"num_devices": int, "num_threads": int, "tensorboard": bool}).items():
         if not isinstance(config.get(name), get_origin(kind) or kind):

@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, loop, prng
-from jaxrl.evaluation import default_max_steps
-from jaxrl.loop import Seen, TrainState, init_train, steps_per_update
+from jaxrl import checks, loop
+from jaxrl.envs import host
+from jaxrl.evaluation import default_max_steps, greedy
+from jaxrl.loop import Seen, TrainState, init_train, keys_per_step, steps_per_update
 from jaxrl.numerics import standard_numbers
 from jaxrl.runs.program import (
     ROW_AXES,
@@ -45,7 +46,7 @@ from jaxrl.runs.program import (
     lay_out,
     memory_of,
 )
-from jaxrl.types import Agent, Array, Box, HostEnv, HostOutcome, HostVector, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, HostEnv, HostVector, Key, Metrics, PyTree, Spec, Transition
 
 SEEDS = np.uint32(2**31)  # what the key of the environments' seeds is folded with: no step of a trajectory has it
 
@@ -89,20 +90,15 @@ def _key(state: TrainState, step: Array, index: Array | int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(state.key, step), index)
 
 
-def _draw_seeds(key: Key, number: int) -> Array:
-    """Seeds of environments, `[number]`, whole numbers below 2**31."""
-    return jax.random.bits(key, (number,), jnp.uint32) >> 1
-
-
 def _first_seeds(agent: Agent, state: TrainState) -> tuple[Array]:
     """The seeds `[N]` of environments in which new episodes begin."""
-    return (_draw_seeds(_key(state, state.step, SEEDS), agent.num_envs),)
+    return (host.draw_seeds(_key(state, state.step, SEEDS), agent.num_envs),)
 
 
 def _restarted(agent: Agent, memory: PyTree, fresh: Array) -> PyTree:
     """The memory, put back where an episode began; `fresh` is bool `[N]`."""
     first = agent.init_memory(fresh.shape[0])
-    return jax.tree.map(lambda f, m: jnp.where(fresh.reshape(-1, *(1,) * (m.ndim - 1)), f, m), first, memory)
+    return loop.where(fresh, first, memory)
 
 
 def _act(agent: Agent, state: TrainState, memory: PyTree, rollout: Rollout, obs: Array, fresh: Array, at: Array):
@@ -110,7 +106,7 @@ def _act(agent: Agent, state: TrainState, memory: PyTree, rollout: Rollout, obs:
     and the place in its trajectory."""
     step, t = at
     resets = agent.num_envs if agent.episodic else 0
-    key = _key(state, step, 1 + resets + t * (1 + agent.num_envs))
+    key = _key(state, step, 1 + resets + t * keys_per_step(agent))
     memory = _restarted(agent, memory, fresh)
     action, memory, extras = agent.act(state.agent, memory, obs, key, step + t * agent.num_envs)
     rollout = jax.tree.map(lambda all, now: all.at[t].set(now), rollout, Rollout(obs, action, extras))
@@ -168,14 +164,7 @@ def _finish(agent: Agent, state: TrainState, seen: Seen, updates: Array) -> tupl
 def _draw(agent: Agent, state: TrainState, draw: Array, num_episodes: int) -> tuple[Array, Key, PyTree]:
     """What an evaluation begins with: seeds `[E]`, the key that is acted with, and the memory."""
     reset_key, run_key = jax.random.split(evaluation_key(state, draw))
-    return _draw_seeds(reset_key, num_episodes), run_key, agent.init_memory(num_episodes)
-
-
-def _greedy(agent: Agent, state: PyTree, memory: PyTree, obs: Array, key: Key, t: Array) -> tuple[Array, PyTree]:
-    """The actions of an evaluation's step, `[N, ...]`, and the memory; the state is the agent's."""
-    key = jax.random.fold_in(jax.random.fold_in(key, t), 0)
-    action, memory, _ = agent.act(state, memory, obs, key, jnp.int32(0), explore=False)
-    return action, memory
+    return host.draw_seeds(reset_key, num_episodes), run_key, agent.init_memory(num_episodes)
 
 
 # ---------------------------------------------------------------- of all rows, compiled
@@ -229,7 +218,7 @@ def _compile(rows: Layout, env: HostEnv, agent: Agent, num_episodes: int, parts:
         _, keys, memory = job("draw", draw, (STATE, SHARED), (ROWS,) * 3, state, number)
         obs = shape(num_episodes, like=space)
         takes = (ROWS, ROWS, ROWS, ROWS, SHARED)
-        job("greedy", _greedy, takes, (ROWS, ROWS), state.agent, memory, obs, keys, number)
+        job("greedy", greedy, takes, (ROWS, ROWS), state.agent, memory, obs, keys, number)
     compiled = compile_parts(lowered)
     needed = max((memory_of(compiled[name]) for name in ("act", "update") if name in compiled), default=0)
     functions = {name: functools.partial(function, rows.hypers) for name, function in compiled.items()}
@@ -363,7 +352,7 @@ class Training:
         for t in range(self.agent.rollout_length):
             action = self._act(state, step, t) if self.action is None else self.action
             self.action = None
-            outcome = _step(self.vector, self.env.spec, action, self.shape)
+            outcome = host.step(self.vector, self.env.spec, action, self.shape)
             returns, lengths = self.returns + outcome.reward, self.lengths + 1
             steps.append(Experience(*outcome[1:], returns.astype(np.float32), lengths))
             self.obs, self.fresh = outcome.obs, outcome.terminated | outcome.truncated
@@ -401,7 +390,7 @@ class Evaluation:
             if self.vector is None:
                 self.vector = self.env.make_vector(math.prod(self.shape))
             seeds = np.asarray(seeds)[: self.shape[0]]
-            return play(self.vector, self.env.spec, act, memory, seeds, default_max_steps(self.env.spec))
+            return host.play(self.vector, self.env.spec, act, memory, seeds, default_max_steps(self.env.spec))
         except checks.StepError as error:
             self.close()
             row, index = divmod(error.index, self.shape[1])
@@ -413,65 +402,3 @@ class Evaluation:
         if self.vector is not None:
             self.vector.close()
         self.vector = None
-
-
-Act = Callable[[PyTree, np.ndarray, int], tuple[Array, PyTree]]
-
-
-def play(vector: HostVector, spec: Spec, act: Act, memory: PyTree, seeds: np.ndarray, max_steps: int) -> np.ndarray:
-    """The returns of whole episodes, one in each environment, until the last of them has ended.
-
-    Args:
-      vector: the environments.
-      spec: theirs.
-      act: `act(memory, obs, t) -> (actions, memory)`, leaves `[R, E, ...]`.
-      memory: the first.
-      seeds: of the environments, `[R, E]`.
-      max_steps: a longer episode counts with its return so far.
-
-    Returns:
-      float32 `[R, E]`.
-    """
-    obs = vector.reset(seeds.reshape(-1).tolist())
-    obs = obs.reshape(*seeds.shape, *obs.shape[1:])
-    returns, finished = np.zeros(seeds.shape), np.zeros(seeds.shape, bool)
-    for t in range(max_steps):
-        action, memory = act(memory, obs, t)
-        outcome = _step(vector, spec, action, seeds.shape)
-        obs = outcome.obs
-        returns = returns + np.where(finished, 0, outcome.reward)
-        finished = finished | outcome.terminated | outcome.truncated
-        if finished.all():
-            break
-    return returns.astype(np.float32)
-
-
-def _step(vector: HostVector, spec: Spec, action: Array, shape: tuple[int, int]) -> HostOutcome:
-    """Waits for the actions, and takes a step; `[R, N, ...]` in and out."""
-    actions, space = np.asarray(action)[: shape[0]], spec.action_space
-    if isinstance(space, Box):  # a row that diverged is marked by its update, and must not end the others' run
-        actions = np.where(np.isfinite(actions), actions, np.clip(0, space.low, space.high))
-    outcome = vector.step(actions.reshape(-1, *actions.shape[2:]))
-    outcome = outcome._replace(truncated=outcome.truncated & ~outcome.terminated)  # as in the compiled loop
-    return HostOutcome(*(x.reshape(*shape, *x.shape[1:]) for x in outcome))
-
-
-def evaluate(key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: int, max_steps: int) -> np.ndarray:
-    """`jaxrl.evaluate` of an environment on the host; float32 `[num_episodes]`."""
-    reset_key, run_key = jax.random.split(prng.unrolled(key))
-    greedy = jax.jit(lambda memory, obs, t: _greedy(agent, state, memory, obs, run_key, t))
-
-    def act(memory: PyTree, obs: np.ndarray, t: int) -> tuple[Array, PyTree]:
-        action, memory = greedy(memory, obs[0], t)
-        return action[None], memory
-
-    vector = None
-    try:
-        vector = env.make_vector(num_episodes)
-        seeds = np.asarray(_draw_seeds(reset_key, num_episodes))[None]
-        return play(vector, env.spec, act, agent.init_memory(num_episodes), seeds, max_steps)[0]
-    except checks.StepError as error:
-        raise checks.RunError(f"{env.spec.id}: episode {error.index} of an evaluation: {error.text}") from error
-    finally:
-        if vector is not None:
-            vector.close()

@@ -46,7 +46,7 @@ def shard_environments(state: TrainState, mesh: Mesh) -> TrainState:
     split, whole = NamedSharding(mesh, P(mesh.axis_names[0])), NamedSharding(mesh, P())
     return TrainState(
         **{
-            name: jax.device_put(part, split if name in ("memory", "env", "obs") else whole)
+            name: jax.device_put(part, split if name in ("memory", "env", "episode", "obs") else whole)
             for name, part in state._asdict().items()
         }
     )

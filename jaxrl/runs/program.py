@@ -366,7 +366,7 @@ def lay_out(
 def stored_shapes(program: Program) -> TrainState:
     """Shapes and dtypes of what `stored` returns."""
     rows = lambda leaf: jax.ShapeDtypeStruct((program.num_rows, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-    return _by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
+    return by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
 
 
 def stored(program: Program, state: TrainState) -> TrainState:
@@ -375,7 +375,7 @@ def stored(program: Program, state: TrainState) -> TrainState:
     It is the same on any number of devices.
     """
     rows = lambda leaf: np.array(np.asarray(leaf)[: program.num_rows])  # noqa: E731
-    return _by_field(rows, np.array, _numbers(state))
+    return by_field(rows, np.array, _numbers(state))
 
 
 def placed(program: Program, state: TrainState) -> TrainState:
@@ -387,10 +387,10 @@ def placed(program: Program, state: TrainState) -> TrainState:
             values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
         return jax.device_put(values, like.sharding)
 
-    return _by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
+    return by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
 
 
-def _by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainState:
+def by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainState:
     """Maps one function over the leaves that have rows, and another over the others."""
     fields = zip(ROW_AXES, *states, strict=True)
     return TrainState(*(jax.tree.map(shared if axis is None else rows, *parts) for axis, *parts in fields))

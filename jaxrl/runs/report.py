@@ -1,9 +1,8 @@
-"""What a person sees while a run goes on: a progress bar, TensorBoard files, tables."""
+"""What a person sees while a run goes on: a progress bar, and TensorBoard files."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import pathlib
 import shutil
 import time
@@ -12,13 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from jaxrl.analysis.results import format_number
 from jaxrl.analysis.statistics import interquartile_mean
 from jaxrl.checks import JaxrlError, RunError
+from jaxrl.runs.job import Ready, steps_after
 from jaxrl.runs.program import Program
-from jaxrl.runs.run import Listener, Ready, steps_after
+from jaxrl.runs.run import Listener
 
 OTHER_FILES = 256  # that a process has open at once: libraries, sockets, checkpoints
 
@@ -161,17 +160,3 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}") from error
-
-
-def overview(console: Console):
-    """All agents and environments."""
-    from jaxrl.agents import AGENTS
-    from jaxrl.envs import list_ids
-
-    agents = Table("agent", "", title="agents (jaxrl train AGENT --help)", title_justify="left", box=None)
-    for name, constructor in AGENTS.items():
-        agents.add_row(name, inspect.getdoc(constructor).splitlines()[0])
-    environments = Table("", "environment", title="environments (--env ID)", title_justify="left", box=None)
-    for group, ids in list_ids().items():
-        environments.add_row(group, "  ".join(ids) or f"none; pip install 'jaxrl[{group}]' adds them")
-    console.print(agents, "", environments)

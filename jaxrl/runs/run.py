@@ -1,4 +1,4 @@
-"""The host's side of training: chunks, metrics, evaluation, checkpoints, resuming, and what is written at the end.
+"""A run as it goes on: chunks, metrics, evaluations, checkpoints, resuming, and the results at the end.
 
 The device computes a chunk, one log interval, in which metrics are reduced; the host records those of the chunk before
 meanwhile. A run without a folder keeps all of it in memory and writes nothing.
@@ -10,10 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,137 +21,19 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.analysis.results import Results, diverged_seeds
 from jaxrl.analysis.statistics import final_return
-from jaxrl.constructors import parameters
 from jaxrl.envs import make
-from jaxrl.envs.axes import make_grid
-from jaxrl.loop import TrainState, init_train, none_yet, num_updates, steps_per_update
+from jaxrl.loop import TrainState, none_yet, num_updates, steps_per_update
 from jaxrl.prng import by_threefry
-from jaxrl.record import decode, encode, plain, reference
-from jaxrl.runs import checkpoint, folder
-from jaxrl.runs.devices import num_threads
+from jaxrl.runs import checkpoint
 from jaxrl.runs.host import HostError, compile_host_group
-from jaxrl.runs.program import (
-    ENV,
-    ROW_AXES,
-    Constructor,
-    Group,
-    Plan,
-    Program,
-    axis_values,
-    compile_group,
-    group_agent,
-    is_axis,
-    name_of,
-    placed,
-    plan,
-    split_axes,
-    stored,
-    stored_shapes,
-    unwrapped,
-    with_defaults,
-)
-from jaxrl.types import Agent, Env, HostEnv
+from jaxrl.runs.job import Ready, in_json, steps_after
+from jaxrl.runs.program import Group, Program, compile_group, is_axis, placed, stored, stored_shapes
+from jaxrl.types import HostEnv
 
-NUM_INTERVALS = 100  # log intervals of a run, unless `log_every` says otherwise
-NUM_EVALUATIONS = 10
-NUM_CHECKPOINTS = 10
 PACKAGES = (
     "jaxrl", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "orbax-checkpoint", "numpy",
     "gymnasium", "ale-py", "mujoco", "mujoco-mjx", "playground",  # these last need not be installed
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """All that determines a run's numbers; all periods are in environment steps of one seed. See `in_json`.
-
-    Attributes:
-      agent: the agent's name.
-      env: the environment's id.
-      num_steps: environment steps of each seed.
-      seeds: how many seeds of each configuration.
-      hyper_parameters: arguments of the agent's constructor; a list is an axis of the sweep.
-      env_params: arguments of `make`.
-      env_axes: more of them, each a list of values: axes of the sweep, the last ones of the grid.
-      seed: what the run's key is made from.
-      log_every: the log interval; 0 is a hundredth of the run.
-      eval_every: the period of greedy evaluations; 0 is a tenth of the run.
-      eval_episodes: episodes of each.
-      checkpoint_every: the period of checkpoints; 0 is a tenth of the run.
-      constructor: where the agent's constructor is imported from, `module:name`; empty for one of jaxrl's own.
-    """
-
-    agent: str
-    env: str
-    num_steps: int
-    seeds: int
-    hyper_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
-    env_params: dict[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    log_every: int = 0
-    eval_every: int = 0
-    eval_episodes: int = 10
-    checkpoint_every: int = 0
-    env_axes: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
-    constructor: str = ""
-
-
-def in_json(job: Job, strict: bool = True) -> dict[str, Any]:
-    """All that two runs must have in common to be the same one, in JSON's types; see `jaxrl.record`.
-
-    Besides the job's own entries there are `axes`, which hyper-parameters and environment's parameters are axes, in the
-    order of the grid. The number of devices and JAX's settings are not among them: by those at most the last digits
-    differ.
-
-    Args:
-      job: the run.
-      strict: whether to raise for what cannot be recorded.
-
-    Raises:
-      JaxrlError: naming the entry that cannot be recorded.
-    """
-    fields = {field.name: plain(getattr(job, field.name)) for field in dataclasses.fields(job)}
-
-    def entry(of: str, name: str, value: Any) -> Any:
-        where = f"config[{of!r}][{name!r}]"
-        axis = of == "env_axes" or (of == "hyper_parameters" and is_axis(value))
-        return encode(tuple(axis_values(value)) if axis else value, where, strict)
-
-    for of, values in fields.items():
-        if isinstance(values, dict):
-            fields[of] = {name: entry(of, name, value) for name, value in values.items()}
-    axes = [name for name, value in job.hyper_parameters.items() if is_axis(value)]
-    axes += [ENV + name for name in job.env_axes]
-    return fields | {"axes": axes}
-
-
-def from_json(config: Mapping[str, Any]) -> Job:
-    """The job that `in_json` was given.
-
-    Raises:
-      JaxrlError: if something in it cannot be imported.
-    """
-    job = Job(**{field.name: config[field.name] for field in dataclasses.fields(Job)})
-    given = {k: decode(v) for k, v in job.hyper_parameters.items()}
-    return dataclasses.replace(
-        job,
-        hyper_parameters={k: list(v) if k in config["axes"] else v for k, v in given.items()},
-        env_params={k: decode(v) for k, v in job.env_params.items()},
-        env_axes={k: list(decode(v)) for k, v in job.env_axes.items()},
-    )
-
-
-class Ready(NamedTuple):
-    """A job whose every argument was checked, before anything compiles; `envs` are of the plan's configurations."""
-
-    job: Job
-    constructor: Constructor
-    envs: list[Env | HostEnv]
-    plan: Plan
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    num_intervals: int
 
 
 class Listener(NamedTuple):
@@ -172,60 +53,6 @@ class Listener(NamedTuple):
 
 class Interrupted(Exception):
     """A run was asked to stop, and has: its checkpoint is complete."""
-
-
-@by_threefry
-def prepare(job: Job, constructor: Constructor) -> Ready:
-    """Checks a job as a whole.
-
-    Raises:
-      JaxrlError: naming the argument, or the setting of JAX's, that is not accepted.
-    """
-    _check_settings()
-    checks.integer("run", num_steps=job.num_steps, seeds=job.seeds, eval_episodes=job.eval_episodes)
-    periods = {"log_every": job.log_every, "eval_every": job.eval_every, "checkpoint_every": job.checkpoint_every}
-    checks.integer("run", 0, seed=job.seed, **periods)
-    plan(constructor, job.hyper_parameters)  # before the environments, which take longer
-    made = make_grid(job.env, job.env_params, job.env_axes)
-    grid = plan(constructor, job.hyper_parameters, job.env_axes, made.shared)
-    envs = [made.envs[i % len(made.envs)] for i in range(len(grid.configs))]
-    agents = [group_agent(constructor, group) for group in grid.groups]
-    for agent, group in zip(agents, grid.groups, strict=True):
-        env = envs[group.indices[0]]
-        num_updates(agent, job.num_steps)
-        jax.eval_shape(lambda key, agent=agent, env=env: init_train(key, agent, env), jax.random.key(0))
-    longest = max(map(steps_per_update, agents))
-    if job.log_every and job.log_every < longest:
-        raise checks.JaxrlError(
-            f"run: log_every={job.log_every} is not accepted; it must be at least the {longest} steps of one update"
-        )
-    updates_each = -(-job.num_steps // (NUM_INTERVALS * longest))  # whole updates, so that `step` is exact
-    log_every = min(job.log_every or updates_each * longest, job.num_steps)
-    num_intervals, rest = divmod(job.num_steps, log_every)
-    return Ready(
-        job, constructor, envs, grid, log_every,
-        eval_every=job.eval_every or -(-job.num_steps // NUM_EVALUATIONS),
-        checkpoint_every=job.checkpoint_every or -(-job.num_steps // NUM_CHECKPOINTS),
-        num_intervals=num_intervals + (rest >= longest),  # a shorter rest might hold no update: the last one takes it
-    )  # fmt: skip
-
-
-def _check_settings():
-    if jax.config.jax_disable_jit:
-        raise checks.JaxrlError(
-            "run: JAX_DISABLE_JIT is set, but a run is compiled as a whole; unset it, or call jaxrl.train in Python, "
-            "which then goes operation by operation"
-        )
-    if jax.config.jax_debug_key_reuse:
-        raise checks.JaxrlError(
-            "run: JAX_DEBUG_KEY_REUSE is set, but this check of JAX's does not follow keys through vmap over seeds; "
-            "unset it, or check one seed in Python: jax.jit(lambda key: jaxrl.train(key, agent, env, num_steps))(key)"
-        )
-
-
-def steps_after(ready: Ready, intervals: int) -> int:
-    """Environment steps of each seed at the end of that many log intervals."""
-    return ready.job.num_steps if intervals >= ready.num_intervals else intervals * ready.log_every
 
 
 def _due(ready: Ready, interval: int, every: int) -> bool:
@@ -281,12 +108,13 @@ def execute(
     for index, group in enumerate(ready.plan.groups):
         program = compile_for(ready, group)
         with contextlib.closing(program):
-            records.append(_train_group(ready, index, program, _checkpoints(out, index), listeners, should_stop))
+            records.append(_train_group(ready, index, program, checkpoints(out, index), listeners, should_stop))
         programs.append(program)
     return _assemble(ready, records, programs)
 
 
-def _checkpoints(out: pathlib.Path | None, index: int) -> pathlib.Path | None:
+def checkpoints(out: pathlib.Path | None, index: int) -> pathlib.Path | None:
+    """The folder of a group's checkpoints; None where there is none of the run."""
     return None if out is None else out / "checkpoints" / f"group_{index}"
 
 
@@ -419,171 +247,3 @@ def _peak_memory(program: Program) -> int:
     statistics = [device.memory_stats() or {} for device in program.mesh.devices.flat]
     measured = sum(s.get("peak_bytes_in_use", 0) for s in statistics)
     return measured or program.memory_bytes
-
-
-def sweep(
-    constructor: Constructor,
-    env_id: str,
-    *,
-    num_steps: int,
-    seeds: int,
-    env_params: Mapping[str, Any] | None = None,
-    run_seed: int = 0,
-    log_every: int = 0,
-    eval_every: int = 0,
-    eval_episodes: int = 10,
-    out: str | os.PathLike | None = None,
-    progress: bool = False,
-    **hyper_parameters: Any,
-) -> Results:
-    """Trains seeds times hyper-parameters, each group of like shapes as one compiled program, over all devices.
-
-    Args:
-      constructor: of the agent, such as `jaxrl.ppo`.
-      env_id: as `make` takes it.
-      num_steps: environment steps of each seed.
-      seeds: how many seeds of each configuration.
-      env_params: further arguments of `make`. A list or an array makes one an axis, too, called `env.NAME` in the
-        results' configurations; one value that is a sequence is a tuple, such as `observe=(0, 2)`.
-      run_seed: what the run's key is made from.
-      log_every: environment steps between recorded metrics; 0 is a hundredth of the run.
-      eval_every: environment steps between greedy evaluations; 0 is a tenth of the run.
-      eval_episodes: episodes of each evaluation.
-      out: a folder for the run, as the command line writes it, with checkpoints while it trains. The same call again
-        resumes from the newest, or loads what is complete. All that determines the run must then be possible to record,
-        see `jaxrl.record`: the constructor, too, must have a name in a module. None writes nothing.
-      progress: whether to say on stderr what is trained, and draw a progress bar.
-      **hyper_parameters: the agent's; a list or an array makes one an axis, and all combinations are trained. Float
-        ones share a compiled program, the environment's as well unless its spaces depend on them or it must know their
-        values where it is made; each other combination has its own.
-
-    Returns:
-      `Results`, whose metrics are `[seed, time]`, or `[config, seed, time]` where anything is an axis.
-
-    Raises:
-      JaxrlError: for an argument that is not accepted, before anything compiles; so for a folder that holds anything
-        but this run.
-
-    Example::
-
-        results = jaxrl.sweep(jaxrl.ppo, "CartPole-v1", num_steps=100_000, seeds=32, learning_rate=[3e-4, 1e-3])
-        results.table()
-    """
-    if not callable(constructor):
-        raise checks.JaxrlError(f"sweep: constructor={constructor!r} is not accepted; one is jaxrl.ppo, without a call")
-    checks.arguments("sweep", sweep, {"env_id": env_id, "env_params": env_params, "progress": progress})
-    constructor, hyper_parameters = unwrapped(constructor, hyper_parameters)
-    hyper_parameters = with_defaults(constructor, hyper_parameters)
-    hyper_parameters = {k: axis_values(v) if is_axis(v) else plain(v) for k, v in hyper_parameters.items()}
-    env_params, env_axes = split_axes(env_params or {})
-    job = Job(
-        name_of(constructor), env_id, num_steps, seeds, hyper_parameters, plain(env_params), run_seed, log_every,
-        eval_every, eval_episodes, env_axes=env_axes, constructor="" if out is None else _home(constructor),
-    )  # fmt: skip
-    ready = prepare(job, constructor)
-    with contextlib.ExitStack() as stack:
-        listeners = []
-        if out is not None:
-            out = pathlib.Path(out)
-            if folder.enter(out, job) and folder.is_complete(out):
-                return Results.load(out)
-            stack.enter_context(folder.locked(out, "sweep: out ="))
-            config = folder.enter(out, job) or folder.config_of(job, num_threads(), tensorboard=False)
-            if folder.is_complete(out):  # another process was faster
-                return Results.load(out)
-        if progress:
-            from rich.console import Console
-
-            from jaxrl.runs import report  # which imports this module
-
-            listeners.append(stack.enter_context(report.progress(Console(stderr=True))))
-        if out is None:
-            return execute(ready, listeners=listeners)
-        if config["tensorboard"]:  # as the command line was asked for, which began the run
-            from jaxrl.runs import report
-
-            listeners.append(stack.enter_context(report.tensorboard(out / "tensorboard", ready)))
-        try:
-            return folder.train(ready, out, config, listeners)
-        except checks.RunError as error:
-            raise checks.RunError(f"{error}; the same call resumes from the newest checkpoint") from error
-
-
-def _home(constructor: Constructor) -> str:
-    """Where a constructor is imported from; empty for one of jaxrl's own.
-
-    Raises:
-      JaxrlError: if it cannot be imported, or a default of it is a list, which among hyper-parameters is an axis.
-    """
-    from jaxrl.agents import AGENTS
-
-    if AGENTS.get(name_of(constructor)) is constructor:
-        return ""
-    for name, parameter in parameters(constructor).items():
-        if is_axis(parameter.default):
-            raise checks.JaxrlError(
-                f"sweep: {name_of(constructor)} has the default {name}={parameter.default}, which a run in a folder "
-                f"cannot record, for in a sweep it is an axis; make it a tuple"
-            )
-    try:
-        return reference(constructor)
-    except ValueError as error:
-        raise checks.JaxrlError(
-            f"sweep: constructor={constructor!r} cannot be recorded, as all of a run in a folder must be; define it at "
-            f"the top level of a module, or leave `out` away"
-        ) from error
-
-
-def evaluations(ready: Ready, out: pathlib.Path, num_episodes: int, draw: int) -> Iterator[tuple[Group, np.ndarray]]:
-    """Evaluates the newest checkpoint of each group of a run.
-
-    Args:
-      ready: from `prepare`.
-      out: the run's folder.
-      num_episodes: greedy episodes of each seed.
-      draw: another number draws other episodes.
-
-    Yields:
-      each group, and its returns `[config, seed, num_episodes]`.
-
-    Raises:
-      JaxrlError: if there is no checkpoint, or it is damaged or of another program.
-    """
-    for index, group in enumerate(ready.plan.groups):
-        program = compile_for(ready, group, num_eval_episodes=num_episodes, parts=("evaluate",))
-        returns = np.asarray(program.evaluate(_newest(ready, out, index, program), draw))[: program.num_rows]
-        yield group, returns.reshape(len(group.indices), ready.job.seeds, num_episodes)
-
-
-def trained(ready: Ready, out: pathlib.Path, config: int, seed: int) -> tuple[Agent, TrainState]:
-    """The agent of one seed of a run, and its training state from the newest checkpoint, on one device.
-
-    Args:
-      ready: from `prepare`.
-      out: the run's folder.
-      config: the configuration's place in `ready.plan.configs`.
-      seed: the seed's number, from 0.
-
-    Raises:
-      JaxrlError: if there is no checkpoint, or it is damaged or of another program.
-    """
-    index, group = next((i, group) for i, group in enumerate(ready.plan.groups) if config in group.indices)
-    place = group.indices.index(config)
-    state = _newest(ready, out, index, compile_for(ready, group, parts=()))
-    device, row = jax.devices()[0], place * ready.job.seeds + seed
-    one = TrainState(
-        *(
-            jax.device_put(x if axis is None else jax.tree.map(lambda leaf: leaf[row], x), device)
-            for x, axis in zip(state, ROW_AXES, strict=True)
-        )
-    )
-    return group_agent(ready.constructor, group, place), one
-
-
-def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:
-    """The training state in the newest checkpoint of a group, or an error that says how to get one."""
-    folder = _checkpoints(out, index)
-    found = checkpoint.newest(folder, stored_shapes(program), in_json(ready.job))
-    if found is None:
-        raise checks.JaxrlError(f"{folder}: there is no checkpoint yet; jaxrl resume {out} resumes the run")
-    return placed(program, found.state)

@@ -206,7 +206,7 @@ def test_bytes_are_divided_by_255():
 
 
 def counting(length=3):
-    """Observes (the number of the step, 100 times the environment's own number); ends by itself after some steps."""
+    """Observes (the number of the step, 100 times the environment's own number); ends after some steps."""
 
     def reset(key):
         obs = jnp.array([0.0, jax.random.randint(key, (), 1, 1000)], jnp.float32)
@@ -214,9 +214,7 @@ def counting(length=3):
 
     def step(key, obs, action):
         new = obs.at[0].add(1.0)
-        terminated = new[0] >= length
-        state = jnp.where(terminated, reset(key)[0], new)
-        return state, state, Outcome(jnp.float32(0), terminated, jnp.bool(False), new, {})
+        return new, Outcome(new, jnp.float32(0), new[0] >= length, jnp.bool(False))
 
     return Env(reset, step, Spec("Counting-v0", box(-np.inf, np.inf, (2,)), box(-1, 1, (1,)), max_steps=100))
 

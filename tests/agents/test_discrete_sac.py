@@ -224,9 +224,8 @@ def bandit():
         return obs, obs
 
     def step(key, obs, action):
-        state, first = reset(key)
-        ended = jnp.bool(True)
-        return state, first, Outcome(REWARDS[jnp.where(obs[0] > 0, 0, 1), action], ended, ~ended, obs, {})
+        reward = REWARDS[jnp.where(obs[0] > 0, 0, 1), action]
+        return obs, Outcome(obs, reward, jnp.bool(True), jnp.bool(False))
 
     return Env(reset, step, Spec("Bandit-v0", box(-1, 1, (1,)), Discrete(3), 1))
 

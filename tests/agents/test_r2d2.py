@@ -7,8 +7,7 @@ import pytest
 
 from jaxrl import JaxrlError, evaluate, init_train, make, train
 from jaxrl.agents.value_based.r2d2 import r2d2, rescale_value, unscale_value
-from jaxrl.envs.wrappers import episode_statistics
-from jaxrl.loop import collect
+from jaxrl.loop import collect, keys_per_step
 from jaxrl.networks import make_recurrent_q_network
 from jaxrl.replay import Replay, Sample
 from jaxrl.replay.prioritized import PrioritizedState
@@ -294,8 +293,8 @@ def test_stored_memory_reproduces_acting(cell):
     @jax.jit
     def run(key):
         start = init_train(key, agent, env)
-        keys = jax.random.split(key, length * (1 + num_envs)).reshape(length, 1 + num_envs)
-        _, trajectory = collect(start, agent, episode_statistics(env), keys)
+        keys = jax.random.split(key, (length, keys_per_step(agent)))
+        _, trajectory = collect(start, agent, env, keys)
         state, _ = agent.update(start.agent, trajectory, key, jnp.int32(0))
         memory, obs = trajectory.extras["memory"], trajectory.obs
         unrolled = [
@@ -351,7 +350,7 @@ def test_stretches_are_drawn_by_their_priorities_unless_told_otherwise():
 def recall(steps: int) -> Env:
     """Shows 1 or -1 at first, then 0; the last step is rewarded 1 where the action says which it was, else -1."""
 
-    def begin(key):
+    def reset(key):
         cue = jax.random.rademacher(key, (), jnp.float32)
         return (cue, jnp.int32(0)), cue[None]
 
@@ -359,12 +358,9 @@ def recall(steps: int) -> Env:
         cue, time = state
         last = time == steps - 1
         reward = jnp.where(last, jnp.where((action == 1) == (cue > 0), 1.0, -1.0), 0.0)
-        first, obs = begin(key)
-        new = jax.tree.map(lambda a, b: jnp.where(last, a, b), first, (cue, time + 1))
-        nothing = jnp.zeros(1)
-        return new, jnp.where(last, obs, nothing), Outcome(reward, last, jnp.bool(False), nothing, {})
+        return (cue, time + 1), Outcome(jnp.zeros(1), reward, last, jnp.bool(False))
 
-    return Env(begin, step, Spec("Recall-v0", box(-1, 1, (1,)), Discrete(2), steps))
+    return Env(reset, step, Spec("Recall-v0", box(-1, 1, (1,)), Discrete(2), steps))
 
 
 def test_it_remembers():

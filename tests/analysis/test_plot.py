@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 
-from jaxrl.analysis.plot import PALETTE, plot_comparison, plot_curve
+from jaxrl.analysis.plot import PALETTE, curves, draw_band, draw_bands, new_figure, plot_comparison, plot_curve
 from jaxrl.analysis.results import CURVE_RESAMPLES, Results
 from jaxrl.analysis.statistics import bootstrap_interval, interquartile_mean
 from jaxrl.checks import JaxrlError
@@ -152,3 +152,41 @@ def test_files(tmp_path):
     with pytest.raises(JaxrlError, match=r"curve\.gif.*must end in \.png"):
         plot_curve(run(), tmp_path / "curve.gif")
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["curve.png", "curve.svg"]
+
+
+def test_a_new_figure_is_labelled_at_its_edges():
+    figure, panels = new_figure("title", ("a", "b"), rows=2, ylabel="loss", size=(6, 3), sharey=True)
+    assert figure.get_suptitle() == "title"
+    assert tuple(figure.get_size_inches()) == (6, 3)
+    assert [axes.get_title() for axes in panels] == ["a", "b", "", ""]
+    assert [axes.get_xlabel() for axes in panels] == ["", "", "environment steps", "environment steps"]
+    assert [axes.get_ylabel() for axes in panels] == ["loss", "", "loss", ""]
+    panels[0].set(ylim=(0, 7), xlim=(0, 4_000))
+    assert panels[3].get_ylim() == (0, 7)
+    figure.canvas.draw()
+    assert "2k" in [label.get_text() for label in panels[0].get_xticklabels()]
+    wide, _ = new_figure("", ("", "", ""), xlabel="episode")
+    assert wide.get_size_inches()[0] == pytest.approx(3 * 4.2)
+    assert new_figure("")[0].get_size_inches()[0] == 8
+
+
+def test_a_band_spans_what_is_known():
+    _, (axes,) = new_figure("")
+    x, line = np.arange(5), np.array([nan, 1.0, nan, 3.0, 4.0])
+    draw_band(axes, x, line, np.where(x == 4, nan, line - 1), line + 1, "label", PALETTE[2], alpha=0.5)
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 1], [3, 3], [4, 4]])
+    assert (axes.lines[0].get_label(), axes.lines[0].get_color()) == ("label", PALETTE[2])
+    (band,) = axes.collections
+    assert band.get_alpha() == 0.5
+    np.testing.assert_array_equal(band.get_paths()[0].get_extents().get_points(), [[1, 0], [3, 4]])
+
+
+def test_bands_of_a_sweep():
+    results = run(num_configs=2)
+    bands = curves(results, ["a", "b"])
+    for i, band in enumerate(bands.values()):
+        np.testing.assert_array_equal(band, np.stack(results.curve()[1:])[:, i])
+    _, (axes,) = new_figure("")
+    draw_bands(axes, results.steps, bands)
+    assert [(line.get_label(), line.get_color()) for line in axes.lines] == [("a", PALETTE[0]), ("b", PALETTE[1])]
+    assert len(axes.collections) == 2

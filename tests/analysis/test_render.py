@@ -172,17 +172,17 @@ def test_wrappers_draw_what_they_wrap():
     """Each of them alone and all together: the state that is drawn is the wrapped environment's own."""
     every = {
         "time_limit": 5, "discretize_actions": 3, "rescale_actions": True, "clip_actions": True, "scale_rewards": 2.0,
-        "flatten_observations": True, "observe": (1,), "frame_stack": 2,
+        "flatten_observations": True, "observe": (1,), "frame_stack": 2, "reset_pool": 1,
     }  # fmt: skip
     spec = envs.make("jaxrl/PointReach-v0").spec
     seen = []
-    env = POINT._replace(draw=lambda state, axes: seen.append((state, axes)), spec=spec)
+    begin = lambda key: POINT.reset(KEY)  # noqa: E731 - a pool draws with a key of its own
+    env = POINT._replace(reset=begin, draw=lambda state, axes: seen.append((state, axes)), spec=spec)
     wrap = envs.registry.WRAPPERS
     assert every.keys() == wrap.keys()
     switches = envs.registry.SWITCHES
     wrapped = [wrap[k](env) if k in switches else wrap[k](env, v) for k, v in every.items()]
-    nested = envs.episode_statistics(envs.frame_stack(envs.time_limit(env, 5), 2))
-    wrapped += [envs.episode_statistics(env), nested]
+    wrapped.append(envs.frame_stack(envs.time_limit(env, 5), 2))
     position = env.reset(KEY)[1]
     for number, one in enumerate(wrapped):
         one.draw(one.reset(KEY)[0], number)
@@ -191,7 +191,7 @@ def test_wrappers_draw_what_they_wrap():
         assert isinstance(state, PointState)
         np.testing.assert_array_equal(state.position, position)
     bits = envs.make("jaxrl/BitFlip-v0")
-    assert envs.episode_statistics(envs.frame_stack(envs.time_limit(bits, 5), 2)).draw is None
+    assert envs.frame_stack(envs.time_limit(bits, 5), 2).draw is None
 
 
 @pytest.fixture(scope="module")

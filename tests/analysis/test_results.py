@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrl.analysis import results as results_module
-from jaxrl.analysis.results import Results, diverged_seeds, format_number
+from jaxrl.analysis.results import Results, diverged_seeds, format_iqm, format_number
 from jaxrl.analysis.statistics import bootstrap_interval, final_return
 from jaxrl.checks import JaxrlError
 from jaxrl.files import read_json, write_atomically, write_json
@@ -321,3 +321,10 @@ def test_entries_that_nothing_can_be_made_of_are_refused(tmp_path, name, entry):
     write_json(tmp_path / f"{name}.json", read_json(tmp_path / f"{name}.json") | entry, name)
     with pytest.raises(JaxrlError, match="do not fit together"):
         Results.load(tmp_path)
+
+
+def test_a_cell_of_a_table():
+    assert format_iqm(np.array([1.0, 1.0, nan])) == "1 (1 to 1)"
+    assert format_iqm(np.array([2.0, nan])) == "2 (- to -)"
+    assert format_iqm(np.full(2, 3e9)) == "3e+09 (3e+09 to 3e+09)"
+    assert format_iqm(np.array([0.123456])) == "0.123"

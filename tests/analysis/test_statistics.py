@@ -8,7 +8,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from jaxrl.analysis.statistics import bootstrap_interval, final_return, finite_mean, interquartile_mean
+from jaxrl.analysis.statistics import (
+    bootstrap_interval,
+    final_return,
+    finite_mean,
+    interquartile_mean,
+    iqm_interval,
+    mean_interval,
+    per_episode,
+)
 from jaxrl.checks import JaxrlError
 
 nan, inf = np.nan, np.inf
@@ -124,6 +132,36 @@ def test_interval_axis_and_blocks():
 def test_interval_refuses(wrong):
     with pytest.raises(JaxrlError, match=rf"{next(iter(wrong))}=.*must"):
         bootstrap_interval([1.0, 2.0], **wrong)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_an_iqm_with_its_interval(axis):
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    iqm, *bounds = iqm_interval(x, axis, num_resamples=50)
+    np.testing.assert_array_equal(iqm, interquartile_mean(x, axis))
+    np.testing.assert_array_equal(bounds, bootstrap_interval(x, axis=axis, num_resamples=50))
+
+
+def test_an_interval_of_a_mean():
+    expected = [[2, 2], [2 - 1.96, 2], [2 + 1.96, 2]]
+    np.testing.assert_allclose(mean_interval([[1.0, 2], [3, 2]]), expected)
+    np.testing.assert_allclose(mean_interval([[1.0, 3], [2, 2]], axis=1), expected)
+    assert np.isnan(mean_interval([1.0, nan])).all()
+
+
+def test_a_metric_by_the_episode():
+    metrics = {
+        "episode_count": np.array([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]),
+        "episode_length": np.array([[nan, 2, nan, 2, 1], [1, nan, nan, nan, 4]]),
+    }
+    np.testing.assert_array_equal(per_episode(metrics, "episode_length", 2), [[2, 2], [1, 4]])
+    np.testing.assert_array_equal(per_episode(metrics, "episode_length", 1), [[2], [1]])
+    with pytest.raises(JaxrlError, match="num_episodes=3 is not accepted; a seed ended 2 in 5 steps"):
+        per_episode(metrics, "episode_length", 3)
+    with pytest.raises(JaxrlError, match="num_episodes=0"):
+        per_episode(metrics, "episode_length", 0)
+    with pytest.raises(JaxrlError, match="2 episodes ended in one update"):
+        per_episode(metrics | {"episode_count": np.full((2, 5), 2)}, "episode_length", 2)
 
 
 def test_finite_mean():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import QUICK, run
 
 from jaxrl import checks, envs
 from jaxrl.envs.own import grid
@@ -30,7 +31,6 @@ BY_CHANCE = {
 }
 WORLDS = DETERMINISTIC | BY_CHANCE
 NUM_DRAWS = 4_000
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 UP, DOWN, LEFT, RIGHT = range(4)
 
 
@@ -42,14 +42,13 @@ def state_at(env, like, state):
 
 
 def every_step(env, key, draws):
-    """`env.step` from each state and with each action, so many times: leaves `[S, A, draws]`."""
+    """Outcomes of `env.step` from each state and with each action, so many times: leaves `[S, A, draws]`."""
     num_states, num_actions = env.model.reward.shape
     like, _ = env.reset(key)
 
     def step(state, action, draw):
         key_of_it = jax.random.fold_in(key, (state * num_actions + action) * draws + draw)
-        _, obs, outcome = env.step(key_of_it, state_at(env, like, state), action)
-        return obs, outcome
+        return env.step(key_of_it, state_at(env, like, state), action)[1]
 
     over_draws = jax.vmap(step, (None, None, 0))
     over_actions = jax.vmap(over_draws, (None, 0, None))
@@ -59,7 +58,7 @@ def every_step(env, key, draws):
 
 @pytest.fixture(scope="module")
 def steps():
-    """`(obs, outcome)` of every step in every world, and of 1000 resets, out of one compiled call."""
+    """Outcomes of every step in every world, and of 1000 resets, out of one compiled call."""
 
     def run(key):
         stepped = {name: every_step(env, key, 1) for name, env in DETERMINISTIC.items()}
@@ -68,21 +67,6 @@ def steps():
         return stepped, {name: jax.vmap(env.reset)(keys)[1] for name, env in WORLDS.items()}
 
     return jax.tree.map(np.asarray, jax.jit(run, compiler_options=QUICK)(jax.random.key(3)))
-
-
-def play(env, actions, key=0):
-    """The actions one after the other from a reset: `(obs before each, obs after each, outcomes)`."""
-
-    def run(actions):
-        def body(carry, x):
-            (state, obs), (key, action) = carry, x
-            state, new_obs, outcome = env.step(key, state, action)
-            return (state, new_obs), (obs, new_obs, outcome)
-
-        keys = jax.random.split(jax.random.key(key), len(actions))
-        return jax.lax.scan(body, env.reset(jax.random.key(key)), (keys, actions))[1]
-
-    return jax.tree.map(np.asarray, jax.jit(run)(jnp.asarray(actions, jnp.int32)))
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -105,37 +89,32 @@ def test_model_is_a_proper_mdp(name):
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_step_agrees_with_model(steps, name):
-    obs, outcome = jax.tree.map(lambda x: x[..., 0], steps[0][name])
-    transition, reward, terminal, start = DETERMINISTIC[name].model
+    outcome = jax.tree.map(lambda x: x[..., 0], steps[0][name])
+    transition, reward, terminal, _ = DETERMINISTIC[name].model
     assert ((transition == 0) | (transition == 1)).all()
     going_on = ~np.asarray(terminal)  # gymnax goes on playing in a terminal state, which no episode does
     successor = np.argmax(transition, -1)
-    assert (outcome.next_obs.dtype, outcome.reward.dtype) == (np.int32, np.float32)
-    assert np.array_equal(outcome.next_obs[going_on], successor[going_on])
+    assert (outcome.obs.dtype, outcome.reward.dtype) == (np.int32, np.float32)
+    assert np.array_equal(outcome.obs[going_on], successor[going_on])
     assert np.array_equal(outcome.terminated[going_on], terminal[successor][going_on])
     assert not outcome.truncated.any()
     if name != "bias":  # whose rewards have noise
         np.testing.assert_allclose(outcome.reward[going_on], reward[going_on], atol=1e-6)
-    assert np.array_equal(obs, np.where(outcome.terminated, np.argmax(start), outcome.next_obs))
 
 
 @pytest.mark.parametrize("name", BY_CHANCE)
 def test_frequencies_agree_with_model(steps, name):
     """gymnax's own dynamics against our model of it, and a trap that leads to several starts."""
-    obs, outcome = steps[0][name]
-    transition, reward, terminal, start = BY_CHANCE[name].model
+    outcome = steps[0][name]
+    transition, reward, terminal, _ = BY_CHANCE[name].model
     going_on = ~np.asarray(terminal)
-    found = np.mean(outcome.next_obs[..., None] == np.arange(len(terminal)), axis=2)[going_on]  # [S, A, S]
+    found = np.mean(outcome.obs[..., None] == np.arange(len(terminal)), axis=2)[going_on]  # [S, A, S]
     expected = transition[going_on]
     assert ((found > 0) == (expected > 0)).all()
     assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / NUM_DRAWS)).all()
     error = np.abs(outcome.reward.mean(-1) - reward)[going_on]
     assert (error <= 5 * outcome.reward.std(-1)[going_on] / np.sqrt(NUM_DRAWS) + 1e-6).all(), error.max()
-    assert np.array_equal(outcome.terminated[going_on], terminal[outcome.next_obs][going_on])
-    # What a new episode begins with is drawn from `start`.
-    begun = obs[going_on][outcome.terminated[going_on]]
-    frequencies = np.bincount(begun, minlength=len(start)) / len(begun)
-    assert (np.abs(frequencies - start) <= 5 * np.sqrt(start * (1 - start) / len(begun))).all()
+    assert np.array_equal(outcome.terminated[going_on], terminal[outcome.obs][going_on])
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -155,10 +134,10 @@ def test_several_starts():
 def test_corridor():
     env = DETERMINISTIC["corridor"]
     assert (env.spec.action_names, env.spec.layout, env.spec.max_steps) == (("left", "right"), ("S....T",), 500)
-    obs, new_obs, outcome = play(env, [1] * 5 + [0, 1, 1])
+    _, obs, _, outcome, new_obs = run(env, [1] * 5 + [0, 1, 1])
     assert obs.tolist() == [0, 1, 2, 3, 4, 0, 0, 1]
     assert new_obs.tolist() == [1, 2, 3, 4, 0, 0, 1, 2]
-    assert outcome.next_obs.tolist() == [1, 2, 3, 4, 5, 0, 1, 2]
+    assert outcome.obs.tolist() == [1, 2, 3, 4, 5, 0, 1, 2]
     assert outcome.reward.tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
     assert outcome.terminated.tolist() == [False] * 4 + [True] + [False] * 3
     assert not outcome.truncated.any()
@@ -169,28 +148,28 @@ def test_maze():
     assert env.spec.layout == ("S...", "..#.", ".#T.", "....")
     assert env.spec.action_names == ("up", "down", "left", "right")
     to_paradise, to_trap = [DOWN, DOWN, DOWN, RIGHT, RIGHT, UP], [RIGHT, RIGHT, DOWN]
-    obs, new_obs, outcome = play(env, [UP, LEFT, *to_paradise, *to_trap])
+    _, obs, _, outcome, new_obs = run(env, [UP, LEFT, *to_paradise, *to_trap])
     assert obs.tolist() == [0, 0, 0, 4, 8, 12, 13, 14, 0, 1, 2]
     assert new_obs.tolist() == [0, 0, 4, 8, 12, 13, 14, 0, 1, 2, 0]
-    assert outcome.next_obs[[7, 10]].tolist() == [10, 6]
+    assert outcome.obs[[7, 10]].tolist() == [10, 6]
     assert outcome.reward.tolist() == [0] * 7 + [1, 0, 0, -1]
     assert np.flatnonzero(outcome.terminated).tolist() == [7, 10]
 
 
 def test_cliff_sends_back_to_the_start():
-    obs, new_obs, outcome = play(DETERMINISTIC["cliff"], [RIGHT, UP, RIGHT, DOWN, UP, *[RIGHT] * 11, DOWN])
+    _, obs, _, outcome, new_obs = run(DETERMINISTIC["cliff"], [RIGHT, UP, RIGHT, DOWN, UP, *[RIGHT] * 11, DOWN])
     assert obs[:6].tolist() == [36, 36, 24, 25, 36, 24]
-    assert outcome.next_obs[:5].tolist() == [36, 24, 25, 36, 24]
+    assert outcome.obs[:5].tolist() == [36, 24, 25, 36, 24]
     assert outcome.reward.tolist() == [-100, -1, -1, -100] + [-1] * 13
     assert np.flatnonzero(outcome.terminated).tolist() == [16]
-    assert (outcome.next_obs[16], new_obs[16]) == (47, 36)
+    assert (outcome.obs[16], new_obs[16]) == (47, 36)
 
 
 def test_wind():
     """The book's best path: 15 steps, of which the wind does much."""
     actions = [RIGHT] * 9 + [DOWN] * 4 + [LEFT] * 2
-    obs, _, outcome = play(DETERMINISTIC["windy"], actions)
-    rows, columns = np.divmod(np.append(obs, outcome.next_obs[-1]), 10)
+    _, obs, _, outcome, _ = run(DETERMINISTIC["windy"], actions)
+    rows, columns = np.divmod(np.append(obs, outcome.obs[-1]), 10)
     assert columns.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 9, 8, 7]
     assert rows.tolist() == [3, 3, 3, 3, 2, 1, 0, 0, 0, 0, 1, 2, 3, 4, 4, 3]
     assert outcome.reward.tolist() == [-1] * 15
@@ -200,9 +179,9 @@ def test_wind():
 def test_random_walk():
     env = DETERMINISTIC["walk"]
     assert (env.spec.obs_space, env.spec.max_steps, env.spec.action_names) == (Discrete(21), 1900, ("left", "right"))
-    obs, _, outcome = play(env, [0] * 10 + [1] * 10)
+    _, obs, _, outcome, _ = run(env, [0] * 10 + [1] * 10)
     assert obs.tolist() == [*range(9, -1, -1), *range(9, 19)]
-    assert outcome.next_obs[[9, 19]].tolist() == [19, 20]
+    assert outcome.obs[[9, 19]].tolist() == [19, 20]
     assert outcome.reward[[9, 19]].tolist() == [-1, 1]
     assert np.count_nonzero(outcome.reward) == np.count_nonzero(outcome.terminated) == 2
     assert DETERMINISTIC["walk 4"].model.start.tolist() == [0, 0, 1, 0, 0, 0]
@@ -217,7 +196,7 @@ def test_maximization_bias():
     np.testing.assert_allclose(reward[1], -0.1)
     assert terminal.tolist() == [False, False, True]
     num_draws = 20_000
-    _, outcome = jax.tree.map(np.asarray, jax.jit(lambda key: every_step(env, key, num_draws))(jax.random.key(0)))
+    outcome = jax.tree.map(np.asarray, jax.jit(lambda key: every_step(env, key, num_draws))(jax.random.key(0)))
     assert (outcome.reward[0] == 0).all()
     noisy = outcome.reward[1].ravel()
     assert abs(noisy.mean() + 0.1) < 5 / np.sqrt(noisy.size)
@@ -228,11 +207,11 @@ def test_maximization_bias():
 def test_truncation():
     """After `max_steps`, and not where the episode terminates in that very step; the next one gets its whole time."""
     env = grid.grid_world("test/Short-v0", "S..T", moves=("left", "right"), max_steps=3)
-    obs, new_obs, outcome = play(env, [1, 1, 0, 1, 1, 1, 0, 0, 0, 1])
+    _, obs, _, outcome, new_obs = run(env, [1, 1, 0, 1, 1, 1, 0, 0, 0, 1])
     assert outcome.terminated.tolist() == [False] * 5 + [True] + [False] * 4
     assert outcome.truncated.tolist() == [False, False, True] + [False] * 5 + [True, False]
     assert obs.tolist() == [0, 1, 2, 0, 1, 2, 0, 0, 0, 0]
-    assert outcome.next_obs.tolist() == [1, 2, 1, 1, 2, 3, 0, 0, 0, 1]
+    assert outcome.obs.tolist() == [1, 2, 1, 1, 2, 3, 0, 0, 0, 1]
     assert new_obs.tolist() == [1, 2, 0, 1, 2, 0, 0, 0, 0, 1]
 
 
@@ -242,7 +221,7 @@ def test_time_limit_is_that_of_the_spec(name):
     like, _ = env.reset(jax.random.key(0))
 
     def truncated(time):
-        return env.step(jax.random.key(0), like._replace(time=time), jnp.int32(0))[2].truncated
+        return env.step(jax.random.key(0), like._replace(time=time), jnp.int32(0))[1].truncated
 
     times = jnp.array([0, env.spec.max_steps - 2, env.spec.max_steps - 1])
     assert jax.vmap(truncated)(times).tolist() == [False, False, True]
@@ -254,7 +233,7 @@ def test_rounding_leaves_some_state_to_draw():
     tenths[..., 10] = 0
     model = Model(tenths, np.zeros((11, 1), np.float32), np.arange(11) == 10, np.eye(11, dtype=np.float32)[0])
     env = model_env("test/Tenths-v0", model, max_steps=10)
-    states = jax.jit(lambda key: every_step(env, key, 10_000))(jax.random.key(0))[1].next_obs
+    states = jax.jit(lambda key: every_step(env, key, 10_000))(jax.random.key(0)).obs
     counts = np.bincount(np.asarray(states[0, 0]), minlength=11)
     assert counts[10] == 0
     assert np.abs(counts[:10] - 1000).max() < 5 * np.sqrt(900)

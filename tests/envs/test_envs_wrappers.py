@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import QUICK, rollout, run
 
 from jaxrl import checks, envs
 from jaxrl.envs import wrappers
@@ -30,32 +31,13 @@ def counter(length: int = 3, truncates: bool = False, shape: tuple[int, ...] = (
         return state, observe(state)
 
     def step(key, state, action):
-        successor = CountState(state.start, state.time + 1)
-        ended = successor.time >= length
-        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), reset(key)[0], successor)
+        new = CountState(state.start, state.time + 1)
+        ended = new.time >= length
         reward = jnp.sum(action).astype(jnp.float32)
-        extras = {"action": action}
-        outcome = Outcome(reward, ended & (not truncates), ended & truncates, observe(successor), extras)
-        return new, observe(new), outcome
+        return new, Outcome(observe(new), reward, ended & (not truncates), ended & truncates, {"action": action})
 
     space = box([-1, 0], [1, 4], (2,)) if action_space is None else action_space
     return Env(reset, step, Spec("Counter", box(0, 100_003, shape), space, length))
-
-
-def run(env: Env, actions, seed: int = 0):
-    """Observations before and after each step, and outcomes, `[T, ...]`."""
-
-    @jax.jit
-    def scan(key):
-        def body(carry, x):
-            state, obs = carry
-            state, new_obs, outcome = env.step(x[0], state, x[1])
-            return (state, new_obs), (obs, new_obs, outcome)
-
-        keys = jax.random.split(key, len(actions))
-        return jax.lax.scan(body, env.reset(key), (keys, jnp.asarray(actions)))[1]
-
-    return jax.tree.map(np.asarray, scan(jax.random.key(seed)))
 
 
 ZEROS = np.zeros((8, 2), np.float32)
@@ -64,21 +46,21 @@ ZEROS = np.zeros((8, 2), np.float32)
 def test_rescale_actions():
     env = envs.rescale_actions(counter())
     assert (env.spec.action_space.low.tolist(), env.spec.action_space.high.tolist()) == ([-1, -1], [1, 1])
-    taken = run(env, [[-1.0, -1.0], [0.0, 0.0], [1.0, 0.5]])[2].extras["action"]
+    taken = run(env, [[-1.0, -1.0], [0.0, 0.0], [1.0, 0.5]]).outcome.extras["action"]
     assert taken.tolist() == [[-1, 0], [0, 2], [1, 3]]
 
 
 def test_clip_actions():
     env = envs.clip_actions(counter())
     assert env.spec.action_space.high.tolist() == [1, 4]
-    taken = run(env, [[-5.0, -5.0], [0.5, 3.0], [5.0, 5.0]])[2].extras["action"]
+    taken = run(env, [[-5.0, -5.0], [0.5, 3.0], [5.0, 5.0]]).outcome.extras["action"]
     assert taken.tolist() == [[-1, 0], [0.5, 3], [1, 4]]
 
 
 def test_discretize_actions():
     env = envs.discretize_actions(counter(), 3)
     assert env.spec.action_space == Discrete(9)
-    taken = run(env, np.arange(9))[2].extras["action"]
+    taken = run(env, np.arange(9)).outcome.extras["action"]
     assert taken.tolist() == [[x, y] for x in (-1, 0, 1) for y in (0, 2, 4)]
     torque = envs.make("Pendulum-v1", discretize_actions=5)
     assert torque.spec.action_space == Discrete(5)
@@ -88,13 +70,13 @@ def test_wrappers_of_actions_that_are_whole_numbers():
     space = Box(np.float32([0, -2]), np.float32([1, 6]), np.dtype(np.int32))
     env = envs.rescale_actions(counter(action_space=space))
     assert env.spec.action_space == box(-1, 1, (2,))
-    taken = run(env, [[-1.0, -1.0], [0.2, 0.3], [1.0, 1.0]])[2].extras["action"]
+    taken = run(env, [[-1.0, -1.0], [0.2, 0.3], [1.0, 1.0]]).outcome.extras["action"]
     assert (taken.tolist(), taken.dtype) == ([[0, -2], [1, 3], [1, 6]], np.int32)
     env = envs.clip_actions(counter(action_space=space))
-    taken = run(env, np.array([[-5, -5], [1, 3], [9, 9]]))[2].extras["action"]
+    taken = run(env, np.array([[-5, -5], [1, 3], [9, 9]])).outcome.extras["action"]
     assert (taken.tolist(), taken.dtype) == ([[0, -2], [1, 3], [1, 6]], np.int32)
     env = envs.discretize_actions(counter(action_space=space), 2)
-    taken = run(env, np.arange(4))[2].extras["action"]
+    taken = run(env, np.arange(4)).outcome.extras["action"]
     assert (taken.tolist(), taken.dtype) == ([[0, -2], [0, 6], [1, -2], [1, 6]], np.int32)
     with pytest.raises(checks.JaxrlError, match=r"discretize_actions=3 is not accepted for Counter.* whole numbers"):
         envs.discretize_actions(counter(action_space=space), 3)
@@ -103,26 +85,26 @@ def test_wrappers_of_actions_that_are_whole_numbers():
 
 @pytest.mark.parametrize("truncates", [False, True])
 def test_time_limit(truncates):
-    """Limit 2 of 3 steps: cut at each second step, and the environment starts anew, at its own step 0."""
-    env = envs.time_limit(counter(3, truncates), 2)
-    assert env.spec.max_steps == 2
-    obs, _, outcome = run(env, ZEROS)
+    """Limit 2 of 3 steps: cut at each second step, and the next episode has its whole time."""
+    made = {limit: envs.time_limit(counter(3, truncates), limit) for limit in (2, 3, 5)}
+    assert {limit: env.spec.max_steps for limit, env in made.items()} == {2: 2, 3: 3, 5: 3}
+    still = lambda *_: jnp.zeros(2)  # noqa: E731
+    played = jax.jit(lambda key: {limit: rollout(env, key, 8, still) for limit, env in made.items()})(jax.random.key(0))
+    played = jax.tree.map(np.asarray, played)
+    _, obs, _, outcome, _ = played[2]
     assert outcome.truncated.tolist() == [False, True] * 4
     assert not outcome.terminated.any()
     assert (obs[:, 0] % 100).tolist() == [0, 1] * 4
-    assert (outcome.next_obs[:, 0] % 100).tolist() == [1, 2] * 4
-    assert (outcome.next_obs - obs == 1).all()
+    assert (outcome.obs - obs == 1).all()
     assert len(np.unique(obs[::2])) == 4
 
     # Limit 3 of 3: the environment's own end comes first, and keeps its kind. Limit 5 of 3: never reached.
     for limit in (3, 5):
-        env = envs.time_limit(counter(3, truncates), limit)
-        obs, _, outcome = run(env, ZEROS)
+        _, obs, _, outcome, _ = played[limit]
         ends = [False, False, True, False, False, True, False, False]
         nothing = [False] * 8
         assert outcome.truncated.tolist() == (ends if truncates else nothing)
         assert outcome.terminated.tolist() == (nothing if truncates else ends)
-        assert env.spec.max_steps == 3
         assert (obs[:, 0] % 100).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
@@ -148,28 +130,24 @@ def limited_in_several_ways(inner_limit):
 def test_successors_of_truncated_steps_come_back_from_a_replay():
     """Whatever is known of an inner limit: what is sampled is what followed, and a place is kept for each of those."""
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def sampled(inner_limit, key):
         return {name: one(env, key) for name, (env, _) in limited_in_several_ways(inner_limit).items()}
 
     def one(env, key):
         replay, num_envs = uniform(capacity=48, batch_size=48), 2
-        actions = jnp.zeros((num_envs, *env.spec.action_space.shape), env.spec.action_space.dtype)
+        still = jnp.zeros(env.spec.action_space.shape, env.spec.action_space.dtype)
+        play = jax.vmap(lambda key: rollout(env, key, 40, lambda *_: still), out_axes=1)
+        _, obs, action, outcome, _ = play(jax.random.split(key, num_envs))  # [T, N, ...]
+        ends = outcome.terminated, outcome.truncated
+        steps = Transition(obs, action, outcome.reward, *ends, outcome.obs, {"next_obs": outcome.obs})
 
-        def add(carry, x):
-            (env_state, obs, ring), (turn, key) = carry, x
-            env_state, new_obs, outcome = jax.vmap(env.step)(jax.random.split(key, num_envs), env_state, actions)
-            extras = {"next_obs": outcome.next_obs}
-            step = Transition(obs, actions, *outcome[:4], extras)
-            ring = replay.add(ring, jax.tree.map(lambda leaf: leaf[None], step), turn * num_envs)
-            return (env_state, new_obs, ring), step
+        def add(ring, x):
+            turn, step = x
+            return replay.add(ring, jax.tree.map(lambda leaf: leaf[None], step), turn * num_envs), None
 
-        env_state, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
-        flags, rewards = jnp.zeros((1, num_envs), bool), jnp.zeros((1, num_envs))
-        first = Transition(obs[None], actions[None], rewards, flags, flags, obs[None], {"next_obs": obs[None]})
-        ring = replay.init(first, env.spec)
-        (_, _, ring), _ = jax.lax.scan(add, (env_state, obs, ring), (jnp.arange(40), jax.random.split(key, 40)))
-        return replay.sample(ring, key, 80).steps
+        ring = replay.init(jax.tree.map(lambda leaf: leaf[:1], steps), env.spec)
+        return replay.sample(jax.lax.scan(add, ring, (jnp.arange(40), steps))[0], key, 80).steps
 
     specs = {name: env.spec for name, (env, _) in limited_in_several_ways(3).items()}
     assert specs.pop("traced").max_steps == specs.pop("stacked").max_steps == 3  # where it is not traced
@@ -193,39 +171,39 @@ def test_successors_of_truncated_steps_come_back_from_a_replay():
 def test_frame_stack_of_vectors():
     env = envs.frame_stack(counter(3, shape=(2,)), 3)
     assert env.spec.obs_space.shape == (6,)
-    obs, new_obs, outcome = run(env, ZEROS)
+    _, obs, _, outcome, new_obs = run(env, ZEROS)
     assert obs.shape == (8, 6)
     start, later = obs[0, 0], new_obs[2, 0]
     assert start != later
     frames = [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]]
     for t in range(3):
         assert (obs[t] - start).tolist() == np.repeat(frames[t], 2).tolist()
-        assert (outcome.next_obs[t] - start).tolist() == np.repeat(frames[t + 1], 2).tolist()
+        assert (outcome.obs[t] - start).tolist() == np.repeat(frames[t + 1], 2).tolist()
     assert (new_obs[2] == later).all()  # after a reset the first frame, repeated
-    assert (outcome.next_obs[3] - later).tolist() == [0, 0, 0, 0, 1, 1]
+    assert (outcome.obs[3] - later).tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_frame_stack_of_images():
     env = envs.frame_stack(counter(3, shape=(2, 2, 1)), 2)
     assert env.spec.obs_space.shape == (2, 2, 2)
     assert env.spec.obs_space.high.shape == (2, 2, 2)
-    obs, _, outcome = run(env, ZEROS)
+    _, obs, _, outcome, _ = run(env, ZEROS)
     assert obs.shape == (8, 2, 2, 2)
-    assert (outcome.next_obs[2, ..., 1] - outcome.next_obs[2, ..., 0] == 1).all()
+    assert (outcome.obs[2, ..., 1] - outcome.obs[2, ..., 0] == 1).all()
     assert (obs[2, 0, 0] - obs[0, 0, 0]).tolist() == [1, 2]
 
 
 def test_flatten_observations():
     env = envs.flatten_observations(counter(3, shape=(2, 3)))
     assert env.spec.obs_space.shape == (6,)
-    obs, new_obs, outcome = run(env, ZEROS)
-    assert obs.shape == new_obs.shape == outcome.next_obs.shape == (8, 6)
+    _, obs, _, outcome, new_obs = run(env, ZEROS)
+    assert obs.shape == new_obs.shape == outcome.obs.shape == (8, 6)
 
     lake = envs.make("FrozenLake-misc", flatten_observations=True, is_slippery=False, frame_stack=2)
     assert (lake.spec.obs_space.shape, lake.spec.obs_space.high.max()) == ((32,), 1)
-    obs, _, outcome = run(lake, [1, 1])  # down twice: 0 -> 4 -> 8
+    _, obs, _, outcome, _ = run(lake, [1, 1])  # down twice: 0 -> 4 -> 8
     assert obs.dtype == np.float32
-    assert [np.flatnonzero(o).tolist() for o in (obs[0], obs[1], outcome.next_obs[1])] == [[0, 16], [0, 20], [4, 24]]
+    assert [np.flatnonzero(o).tolist() for o in (obs[0], obs[1], outcome.obs[1])] == [[0, 16], [0, 20], [4, 24]]
     assert (obs.sum(axis=-1) == 2).all()
 
 
@@ -245,8 +223,8 @@ def ramp(env: Env) -> Env:
         return state, offset(obs)
 
     def step(key, state, action):
-        state, obs, outcome = env.step(key, state, action)
-        return state, offset(obs), outcome._replace(next_obs=offset(outcome.next_obs))
+        state, outcome = env.step(key, state, action)
+        return state, outcome._replace(obs=offset(outcome.obs))
 
     low, high = np.float32([0, -1, -2, -3]), np.float32([1, 2, 3, 4])
     return Env(reset, step, env.spec._replace(obs_space=Box(low, high), goal=GOAL), MODEL)
@@ -266,20 +244,20 @@ def test_observe(indices):
     assert (env.spec.obs_space.low.tolist(), env.spec.obs_space.high.tolist()) == ([-3, -1], [4, 2])
     assert env.spec.obs_space.dtype == np.float32
     assert (env.spec.goal, env.model) == (None, None)
-    obs, new_obs, outcome = run(env, ZEROS)
-    assert obs.shape == new_obs.shape == outcome.next_obs.shape == (8, 2)
+    _, obs, _, outcome, new_obs = run(env, ZEROS)
+    assert obs.shape == new_obs.shape == outcome.obs.shape == (8, 2)
     start = obs[0, 0] - 0.75
     assert (obs[:3] - start).tolist() == [[t + 0.75, t + 0.25] for t in range(3)]
-    assert (outcome.next_obs[:3] - start).tolist() == [[t + 0.75, t + 0.25] for t in range(1, 4)]
+    assert (outcome.obs[:3] - start).tolist() == [[t + 0.75, t + 0.25] for t in range(1, 4)]
     assert (new_obs[2] - new_obs[2, 0]).tolist() == [0, -0.5]
-    assert new_obs[2, 0] != outcome.next_obs[2, 0]  # of the next episode
+    assert new_obs[2, 0] != outcome.obs[2, 0]  # of the next episode
 
 
 def test_observe_in_make():
     """After the flattening and before the stack; without its velocities CartPole's state is hidden."""
     whole, env = envs.make("CartPole-v1"), envs.make("CartPole-v1", observe=(0, 2), frame_stack=2)
     assert env.spec.obs_space.low.tolist() == np.tile(whole.spec.obs_space.low[[0, 2]], 2).tolist()
-    obs, seen = (run(e, [0, 1, 1])[2].next_obs for e in (whole, env))
+    obs, seen = (run(e, [0, 1, 1]).outcome.obs for e in (whole, env))
     assert np.array_equal(seen[:, 2:], obs[:, [0, 2]])
     assert np.array_equal(seen[1:, :2], obs[:-1, [0, 2]])
     assert envs.make("CartPole-v1", observe=None).spec == whole.spec
@@ -296,7 +274,7 @@ def test_what_changes_observations_leaves_the_goal_out():
     kept = [
         envs.flatten_observations(env),
         envs.time_limit(env, 2),
-        envs.episode_statistics(env),
+        envs.reset_pool(env, 3),
         *(f(env) for f in (envs.rescale_actions, envs.clip_actions)),
         envs.discretize_actions(env, 3),
     ]
@@ -305,43 +283,89 @@ def test_what_changes_observations_leaves_the_goal_out():
 
 def test_scale_rewards():
     env = wrappers.scale_rewards(ramp(counter()), 0.25)
-    assert run(env, [[1.0, 1.0], [-1.0, 3.0], [0.0, 4.0]])[2].reward.tolist() == [0.5, 0.5, 1]
+    assert run(env, [[1.0, 1.0], [-1.0, 3.0], [0.0, 4.0]]).outcome.reward.tolist() == [0.5, 0.5, 1]
     assert (env.spec.goal, env.model) == (None, None)
     plain, env = (envs.make("Pendulum-v1", discretize_actions=3, **p) for p in ({}, {"scale_rewards": 0.1}))
-    np.testing.assert_allclose(run(env, [0, 2])[2].reward, 0.1 * run(plain, [0, 2])[2].reward, rtol=1e-6)
+    np.testing.assert_allclose(run(env, [0, 2]).outcome.reward, 0.1 * run(plain, [0, 2]).outcome.reward, rtol=1e-6)
 
 
-@pytest.mark.parametrize("truncates", [False, True])
-def test_episode_statistics(truncates):
-    once = envs.episode_statistics(counter(3, truncates))
-    actions = [[1, 0], [2, 0], [3, 1], [5, 5], [0, 0], [1, 0], [7, 0]]
-    _, _, outcome = run(once, np.asarray(actions, np.float32))
-    assert outcome.extras["episode_return"].tolist() == [1, 3, 7, 10, 10, 11, 7]
-    assert outcome.extras["episode_length"].tolist() == [1, 2, 3, 1, 2, 3, 1]
-    assert outcome.extras["episode_return"].dtype == np.float32
-    assert outcome.extras["episode_length"].dtype == np.int32
-    assert "action" in outcome.extras
-    twice = run(envs.episode_statistics(once), np.asarray(actions, np.float32))[2]
-    assert twice.extras["episode_return"].tolist() == outcome.extras["episode_return"].tolist()
+# ---------------------------------------------------------------- pools of initial states
 
 
-def test_a_long_episodes_return_is_its_rewards_sum():
-    """A million rewards of 0.1: added up one by one in float32 they are 100,958."""
-    env = envs.episode_statistics(wrappers.scale_rewards(ramp(counter(2**30)), 0.1))
+class PoolState(NamedTuple):
+    start: jax.Array
+    inertia: jax.Array
+    steps: jax.Array
+    key: jax.Array
+
+
+def with_a_key() -> Env:
+    """What is observed is the start; the state has what all initial ones share, and a key of its own."""
+
+    def reset(key):
+        own, key = jax.random.split(key)
+        start = jax.random.uniform(own, (2,))
+        return PoolState(start, jnp.ones((3,)), jnp.int32(0), key), start
+
+    def step(key, state, action):
+        moved = state._replace(start=state.start + jax.random.uniform(state.key), steps=state.steps + 1)
+        return moved, Outcome(moved.start, jnp.float32(0), jnp.bool(False), moved.steps >= 2)
+
+    return Env(reset, step, Spec("WithAKey", box(0, np.inf, (2,)), Discrete(2), 2))
+
+
+def test_episodes_begin_in_a_pool():
+    """Each in one of the states drawn, as often in one as in another, with the observation that belongs to it."""
+    env = with_a_key()
+    pooled = envs.reset_pool(env, 5)
+    assert (pooled.spec, pooled.step, pooled.draw) == (env.spec, env.step, env.draw)
 
     @jax.jit
-    def run():
-        def one(_, carry):
-            state, _, steps = carry
-            state, _, outcome = env.step(jax.random.key(0), state, jnp.array([1.0, 0.0]))
-            return state, outcome.extras["episode_return"], steps + 1
+    def play(key):
+        drawn = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 5))
+        begun = jax.vmap(pooled.reset)(jax.random.split(key, 500))
+        later = jax.vmap(lambda key: rollout(pooled, key, 4, lambda *_: jnp.int32(0)))(jax.random.split(key, 20))
+        numbers = (state._replace(key=jax.random.key_data(state.key)) for state in (drawn[0], begun[0]))
+        return *numbers, begun[1], later.obs
 
-        state, _ = env.reset(jax.random.key(0))
-        return jax.lax.fori_loop(0, 1_000_000, one, (state, jnp.float32(0), 0))
+    drawn, state, obs, later = jax.tree.map(np.asarray, play(jax.random.key(1)))
+    assert np.array_equal(obs, state.start)
+    which = np.argmax(np.all(obs[:, None] == drawn.start, -1), 1)
+    assert np.bincount(which).min() > 60  # 100 on average, with a standard deviation of 9
+    jax.tree.map(lambda x, all: np.testing.assert_array_equal(x, all[which]), state, drawn)
+    assert (state.inertia.shape, state.steps.dtype) == ((500, 3), np.int32)
+    for begun in (later[:, 0], later[:, 2]):
+        assert np.array_equal(np.unique(begun, axis=0), np.unique(drawn.start, axis=0))
+    assert not np.isin(later[:, 1], drawn.start).any()
 
-    state, total, steps = run()
-    assert (int(steps), int(state.episode_length)) == (1_000_000, 1_000_000)
-    np.testing.assert_allclose(total, 1e6 * np.float64(np.float32(0.1)), rtol=2e-7)
+
+def test_a_pool_of_any_environment_around_everything_else():
+    """The limit's time, the stack's frames and an episode's gravity are in it; 0 draws every state by itself."""
+    params = {"randomize": {"g": (8.0, 12.0)}, "observe_randomized": True, "time_limit": 2, "frame_stack": 2}
+    made = [envs.make("Pendulum-v1", **params, reset_pool=size) for size in (None, 0, 3)]
+    many = jax.random.split(jax.random.key(0), 200)
+    plain, none, three = jax.jit(lambda: [jax.vmap(env.reset)(many)[1] for env in made], compiler_options=QUICK)()
+    assert [len(np.unique(obs, axis=0)) for obs in (plain, none, three)] == [200, 200, 3]
+    assert np.array_equal(plain, none)
+    assert np.array_equal(three[:, :4], three[:, 4:])
+    env = envs.make("jaxrl/Maze-v0")
+    assert envs.reset_pool(env, 0) is env
+    assert envs.reset_pool(env, 2).model is env.model
+
+
+def test_a_pool_is_drawn_once_whoever_traces_first():
+    """It holds no tracer of the program that asked first, and what draws the states is in no program."""
+    env = with_a_key()
+
+    def reset(key):
+        state, obs = env.reset(key)
+        return state, jnp.tanh(obs)
+
+    pooled = envs.reset_pool(env._replace(reset=reset), 4)
+    assert "tanh" in str(jax.make_jaxpr(reset)(jax.random.key(0)))
+    assert "tanh" not in str(jax.make_jaxpr(pooled.reset)(jax.random.key(0)))
+    (_, first), (_, again) = jax.jit(pooled.reset)(jax.random.key(0)), pooled.reset(jax.random.key(0))
+    assert np.array_equal(first, again)
 
 
 def test_order_of_make():
@@ -349,8 +373,7 @@ def test_order_of_make():
     env = envs.make("Pendulum-v1", clip_actions=True, rescale_actions=True, time_limit=3, frame_stack=2)
     assert env.spec.max_steps == 3
     assert (env.spec.action_space.high.tolist(), env.spec.obs_space.shape) == ([1], (6,))
-    _, _, wild = run(env, [[9.0]] * 4)
-    _, _, most = run(env, [[1.0]] * 4)
+    wild, most = (run(env, [[action]] * 4).outcome for action in (9.0, 1.0))
     assert np.array_equal(wild.reward, most.reward)
     assert wild.truncated.tolist() == [False, False, True, False]
     assert isinstance(envs.make("Pendulum-v1", clip_actions=False, time_limit=None).spec.action_space, Box)
@@ -370,6 +393,9 @@ UNBOUNDED = box(-np.inf, np.inf, (2,))
         (lambda: envs.discretize_actions(counter(), 65), "are 4225 actions; at most 4096"),
         (lambda: envs.time_limit(counter(), 0), "time_limit=0 is not accepted"),
         (lambda: envs.time_limit(counter(), 2.5), "time_limit=2.5 is not accepted"),
+        (lambda: envs.reset_pool(counter(), -1), "reset_pool: reset_pool=-1 is not accepted"),
+        (lambda: envs.make("jaxrl/Maze-v0", reset_pool=2.5), "reset_pool: reset_pool=2.5 is not accepted"),
+        (lambda: envs.make("gymnasium/CartPole-v1", reset_pool=2), "reset_pool=2 is not accepted on the host"),
         (lambda: wrappers.scale_rewards(counter(), 0), "scale_rewards: scale_rewards=0 is not accepted"),
         (lambda: envs.frame_stack(counter(), -1), "frame_stack=-1 is not accepted"),
         (lambda: envs.frame_stack(counter(shape=(2, 2)), 2), "observes bounded Box of shape (2, 2); it must be a Box"),

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import QUICK, rollout
 
 from jaxrl import checks, envs
 from jaxrl.envs.adapters import playground as playground_adapter
 
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 CARTPOLE = "playground/CartpoleBalance"
 
 
@@ -46,7 +46,6 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
         ("PandaPickCube", {}, "those of the control suite, such as playground/CheetahRun, need no download"),
         ("CheetahRun", {"episode_lenght": 3}, "unknown parameter 'episode_lenght'; there are: episode_length,"),
         ("CheetahRun", {"impl": "warp"}, "unknown parameter 'impl'"),
-        ("CheetahRun", {"reset_pool": -1}, "playground/CheetahRun: reset_pool=-1 is not accepted"),
     ],
 )
 def test_errors_that_need_no_package(name, params, message):
@@ -61,17 +60,6 @@ def test_errors_that_need_no_package(name, params, message):
 @pytest.fixture
 def installed():
     return pytest.importorskip("mujoco_playground")
-
-
-def rollout(env, key, num_steps):
-    def body(carry, key):
-        state, obs = carry
-        action_key, step_key = jax.random.split(key)
-        state, new_obs, outcome = env.step(step_key, state, env.spec.action_space.sample(action_key))
-        return (state, new_obs), (obs, new_obs, outcome)
-
-    reset_key, steps_key = jax.random.split(key)
-    return jax.lax.scan(body, env.reset(reset_key), jax.random.split(steps_key, num_steps))[1]
 
 
 def test_ids_are_playground_s_own(installed):
@@ -91,21 +79,18 @@ def test_the_specs(installed):
         assert all(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0))))
 
 
-@pytest.mark.parametrize("reset_pool", [0, 3])
-def test_reaching_the_limit_truncates(installed, reset_pool):
-    env = envs.make(CARTPOLE, episode_length=4, reset_pool=reset_pool)
+def test_reaching_the_limit_truncates(installed):
+    env = envs.make(CARTPOLE, episode_length=4)
     run = jax.jit(jax.vmap(lambda key: rollout(env, key, 17)), compiler_options=QUICK)
-    obs, new_obs, outcome = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 5)))
+    _, obs, _, outcome, _ = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 5)))
     ends = outcome.truncated
     assert np.array_equal(ends, np.broadcast_to(np.arange(17) % 4 == 3, (5, 17)))
     assert not np.any(outcome.terminated)
-    assert np.array_equal(new_obs[~ends], outcome.next_obs[~ends])
-    assert np.array_equal(obs[:, 1:], new_obs[:, :-1])
     # Observed are cart, cosine and sine of the pole, and their velocities, which are about 0 at the start.
-    starts, terminal = new_obs[ends], outcome.next_obs[ends]
+    starts, terminal = obs[:, ::4].reshape(-1, 5), outcome.obs[ends]  # [5, 5, 5] -> [25, 5]
     assert np.all(np.abs(starts[:, 3:]) < 0.1)
     assert np.abs(terminal[:, 3]).max() > 0.2
-    assert len(np.unique(starts, axis=0)) == (20 if reset_pool == 0 else 3)
+    assert len(np.unique(starts, axis=0)) == 25
     np.testing.assert_allclose(terminal[:, 0], obs[ends][:, 0] + 0.01 * terminal[:, 3], atol=2e-4)
     assert np.all((outcome.reward > 0.5) & (outcome.reward <= 1))
 
@@ -115,14 +100,10 @@ def test_physics_that_is_not_finite_terminates(installed):
     state, _ = jax.jit(env.reset, compiler_options=QUICK)(jax.random.key(0))
     data = state.base.data
     blown = state._replace(base=state.base.replace(data=data.replace(qpos=data.qpos * jnp.nan)))
-    step = jax.jit(env.step, compiler_options=QUICK)
-    new, obs, outcome = step(jax.random.key(1), blown, jnp.zeros(1))
+    outcome = jax.jit(env.step, compiler_options=QUICK)(jax.random.key(1), blown, jnp.zeros(1))[1]
     assert (bool(outcome.terminated), bool(outcome.truncated)) == (True, False)
-    assert np.all(np.isfinite(outcome.next_obs))
+    assert np.all(np.isfinite(outcome.obs))
     assert np.isfinite(outcome.reward)
-    assert np.all(np.isfinite(obs))
-    assert int(new.time) == 0
-    assert not step(jax.random.key(1), new, jnp.zeros(1))[2].terminated
 
 
 def test_gravity_and_masses_are_drawn(installed):
@@ -134,7 +115,7 @@ def test_gravity_and_masses_are_drawn(installed):
     push = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
 
     def one_step(values, push):
-        return env.step(jax.random.key(0), state._replace(values=values), push[None])[2].next_obs[3:]
+        return env.step(jax.random.key(0), state._replace(values=values), push[None])[1].obs[3:]
 
     cart, pole = np.asarray(jax.jit(jax.vmap(one_step), compiler_options=QUICK)(values, push)).T
     one, two, heavy = pole[1:4] - pole[0]
@@ -172,7 +153,7 @@ def test_observations_that_are_dictionaries_are_their_state(installed, monkeypat
     env = playground_adapter.playground_env("Both", episode_length=2)
     assert env.spec.obs_space.shape == (5,)
     shapes = jax.eval_shape(lambda: rollout(env, jax.random.key(0), 3))
-    assert shapes[0].shape == shapes[1].shape == shapes[2].next_obs.shape == (3, 5)
+    assert shapes.obs.shape == shapes.outcome.obs.shape == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +164,6 @@ def test_observations_that_are_dictionaries_are_their_state(installed, monkeypat
         ({"ctrl_dt": 0.015}, "ctrl_dt=0.015 is not accepted; it must be a multiple of sim_dt=0.01"),
         ({"ctrl_dt": 0.001}, "ctrl_dt=0.001 is not accepted; it must be a multiple of sim_dt=0.01"),
         ({"mass_scale": 0.0}, "mass_scale=0.0 is not accepted"),
-        ({"reset_pool": 2, "randomize": {"mass_scale": (1, 2)}}, "reset_pool=2 is not accepted where mass_scale"),
     ],
 )
 def test_errors_say_what_to_do(installed, params, message):

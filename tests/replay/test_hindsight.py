@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from experience import GOAL, Kind, fill, goal_history, goal_spec, history, spec, void_steps
+from playing import QUICK, rollout
 
 import jaxrl
 from jaxrl import prng
@@ -22,7 +23,6 @@ FILLINGS = {  # replay, strategy, kind of experience, how many adds, and capacit
     "final": (prioritized, "final", Kind(1, 2, 6), 30, 40),
     "episode": (uniform, "episode", Kind(1, 2, 30), 40, 24),  # which may be longer than the ring
 }
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 BITS = Kind(2, 3, 4)  # an episode is truncated after four steps
 
 
@@ -30,16 +30,9 @@ def bit_flips(num_adds):
     """Random steps of four bits, leaves `[num_adds * T, N, ...]`, and the spec."""
     env = jaxrl.make("jaxrl/BitFlip-v0", num_bits=4)
 
-    def body(carry, key):
-        state, obs = carry
-        action_key, step_key = jax.random.split(key)
-        action = jax.random.randint(action_key, (BITS.num_envs,), 0, 4)
-        state, new_obs, out = jax.vmap(env.step)(jax.random.split(step_key, BITS.num_envs), state, action)
-        return (state, new_obs), Transition(obs, action, out.reward, out.terminated, out.truncated, out.next_obs, {})
-
-    start_key, key = jax.random.split(jax.random.key(5))
-    start = jax.vmap(env.reset)(jax.random.split(start_key, BITS.num_envs))
-    return jax.lax.scan(body, start, jax.random.split(key, num_adds * BITS.length))[1], env.spec
+    play = jax.vmap(lambda key: rollout(env, key, num_adds * BITS.length), out_axes=1)
+    _, obs, action, end, _ = play(jax.random.split(jax.random.key(5), BITS.num_envs))
+    return Transition(obs, action, end.reward, end.terminated, end.truncated, end.obs, {}), env.spec
 
 
 def at_the_end(replay, state, key, step):

@@ -12,8 +12,10 @@ from fake_agent import FakeState, fake
 
 from jaxrl import JaxrlError, dqn, ppo
 from jaxrl.runs import checkpoint, run
+from jaxrl.runs.job import Job, in_json, prepare
 from jaxrl.runs.program import placed, stored_shapes
-from jaxrl.runs.run import Interrupted, Job, Listener, compile_for, evaluations, execute, in_json, prepare
+from jaxrl.runs.run import Interrupted, Listener, compile_for, execute
+from jaxrl.runs.trained import evaluations
 
 PROBE = "jaxrl/Probe-truncation-v0"
 SMALL_PPO = {"num_envs": 2, "rollout_length": 8, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (4,)}

@@ -30,8 +30,10 @@ from jaxrl.envs import registry
 from jaxrl.networks import CNN, MLP, NatureCNN, make_torso, orthogonal
 from jaxrl.replay.ring import window
 from jaxrl.runs import host, report
+from jaxrl.runs.job import Job, prepare
 from jaxrl.runs.program import plan
-from jaxrl.runs.run import Job, Listener, execute, prepare, trained
+from jaxrl.runs.run import Listener, execute
+from jaxrl.runs.trained import trained
 from jaxrl.types import Agent, Discrete, Spec, Transition, box
 
 

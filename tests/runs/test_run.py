@@ -27,8 +27,10 @@ from jaxrl.analysis.plot import plot_curve
 from jaxrl.checks import RunError
 from jaxrl.replay import hindsight, prioritized, ranked, uniform
 from jaxrl.runs import folder, report, run
+from jaxrl.runs.job import Job, from_json, in_json, prepare, steps_after
 from jaxrl.runs.program import with_defaults
-from jaxrl.runs.run import Interrupted, Job, Listener, execute, from_json, in_json, prepare, steps_after, trained
+from jaxrl.runs.run import Interrupted, Listener, execute
+from jaxrl.runs.trained import trained
 
 PROBE = "jaxrl/Probe-truncation-v0"  # its episodes last 5 steps, with reward 1 in each
 

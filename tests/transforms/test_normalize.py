@@ -222,8 +222,8 @@ def test_agents_with_a_replay_do_not_see_the_scale_of_observations(agent, env):
             return state, obs * scale + offset
 
         def step(*args):
-            state, obs, outcome = env.step(*args)
-            return state, obs * scale + offset, outcome._replace(next_obs=outcome.next_obs * scale + offset)
+            state, outcome = env.step(*args)
+            return state, outcome._replace(obs=outcome.obs * scale + offset)
 
         return env._replace(reset=reset, step=step)
 

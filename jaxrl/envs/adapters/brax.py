@@ -3,21 +3,8 @@
 brax is imported where it is needed, as that takes seconds, and under `jax.ensure_compile_time_eval`, so that `make`
 may be called inside a traced function and leaks no tracer into brax.
 
-Where an episode ends, the next one starts from a freshly drawn initial state. Under `vmap` it has to be computed at
-*every* step of every environment; where that is too dear, `reset_pool` draws from a pool of independent initial states
-instead. What each adds to a step, measured on two CPU cores (32 environments, 100 steps in one compiled scan, random
-actions, best of 9, steps/s without any reset):
-
-| environment       | backend | steps/s | fresh at each step | pool   |
-|-------------------|---------|---------|--------------------|--------|
-| inverted_pendulum | spring  | 161k    | +36 %              | +9 %   |
-| hopper            | spring  | 97k     | +43 %              | +5 %   |
-| ant               | spring  | 15k     | +16 %              | +4 %   |
-| ant               | mjx     | 15k     | +35 %              | +11 %  |
-
 `spring` is the default backend because it is the fastest, by 3 times on inverted_pendulum (positional 65k,
-generalized 62k, mjx 46k steps/s), and it compiles in half the time. The pool of 256 states of ant takes about 3 s to
-compile and draw, once.
+generalized 62k, mjx 46k steps/s), and it compiles in half the time.
 """
 
 from __future__ import annotations
@@ -71,7 +58,7 @@ def parameters(name: str) -> list[str]:
     own = inspect.signature(_brax_envs()._envs[name]).parameters.values()
     named = [parameter.name for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     scales = () if name in WITHOUT_PHYSICS else physics.SCALES
-    return list(dict.fromkeys(("episode_length", "reset_pool", *scales, "backend", "n_frames", "debug", *named)))
+    return list(dict.fromkeys(("episode_length", *scales, "backend", "n_frames", "debug", *named)))
 
 
 def float_parameters(name: str) -> list[str]:
@@ -81,21 +68,15 @@ def float_parameters(name: str) -> list[str]:
     return [*scales, *(parameter.name for parameter in own if isinstance(parameter.default, float))]
 
 
-def brax_env(
-    name: str, *, backend: str = "spring", episode_length: int = 1000, reset_pool: int = 0, **params: Any
-) -> Env:
+def brax_env(name: str, *, backend: str = "spring", episode_length: int = 1000, **params: Any) -> Env:
     """Adapts one of brax's environments.
 
     Args:
       name: as brax names it, such as `ant`.
       backend: the physics, one of `BACKENDS`.
       episode_length: the time limit in environment steps; reaching it truncates.
-      reset_pool: 0 draws a new initial state for every episode, at the cost that the module's table shows. Another
-        number is how many there are for the episodes after the first, drawn once, from a fixed key, when `step` is
-        first traced.
       **params: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, where they change anything,
-        and brax's constructor's arguments; see `parameters`. Those that are floats may be traced, but not beside a
-        `reset_pool`.
+        and brax's constructor's arguments; see `parameters`. Those that are floats may be traced.
 
     Returns:
       The environment; its actions are in `[-1, 1]`. Physics that stops being finite terminates, and what is not finite
@@ -107,7 +88,6 @@ def brax_env(
     owner = f"brax/{name}"
     checks.one_of(owner, BACKENDS, backend=backend)
     checks.integer(owner, episode_length=episode_length)
-    checks.integer(owner, low=0, reset_pool=reset_pool)
     envs = _brax_envs()
     with jax.ensure_compile_time_eval(), physics.quiet():
         try:
@@ -133,25 +113,18 @@ def brax_env(
 
     pack, unpack = physics.packing(like)
 
-    def draw(key: Key) -> PyTree:
-        return typed(base.reset(key))
-
-    restart = physics.make_pool(owner, draw, reset_pool, params) if reset_pool else draw
-
     def reset(key: Key) -> tuple[BraxState, Array]:
-        state = draw(key)
+        state = typed(base.reset(key))
         return BraxState(pack(state), jnp.int32(0)), state.obs
 
-    def step(key: Key, state: BraxState, action: Array) -> tuple[BraxState, Array, Outcome]:
+    def step(key: Key, state: BraxState, action: Array) -> tuple[BraxState, Outcome]:
         successor = typed(base.step(unpack(state.base), action))
         time = state.time + 1
         moved = successor.pipeline_state.q, successor.pipeline_state.qd
         terminated = (successor.done > 0) | ~physics.all_finite(successor.obs, successor.reward, *moved)
         truncated = (time >= episode_length) & ~terminated
-        ended = terminated | truncated
-        new, time = jax.tree.map(lambda x, y: jnp.where(ended, x, y), (restart(key), jnp.int32(0)), (successor, time))
-        reward, next_obs = physics.finite(successor.reward.astype(jnp.float32)), physics.finite(successor.obs)
-        return BraxState(pack(new), time), new.obs, Outcome(reward, terminated, truncated, next_obs, {})
+        reward, obs = physics.finite(successor.reward.astype(jnp.float32)), physics.finite(successor.obs)
+        return BraxState(pack(successor), time), Outcome(obs, reward, terminated, truncated)
 
     obs_space = box(-np.inf, np.inf, like.obs.shape, like.obs.dtype)
     return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), episode_length))

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.envs.check import as_space
 from jaxrl.envs.wrappers import action_levels
-from jaxrl.types import Box, Discrete, HostEnv, HostOutcome, HostVector, Space, Spec, box
+from jaxrl.types import Box, Discrete, HostEnv, HostOutcome, HostVector, Space, Spec
 
 if TYPE_CHECKING:
     import gymnasium
@@ -463,18 +464,10 @@ WRAPPERS: dict[str, Callable[[str, Any, Any], Any]] = {
 
 
 def _space(owner: str, what: str, space: Any) -> Space:
-    """One of Gymnasium's spaces as ours; 64-bit numbers become 32-bit ones."""
+    """One of Gymnasium's spaces as ours; what is discrete is counted from 0 (`_Vector` shifts it)."""
     from gymnasium import spaces
 
-    if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n))
-    if isinstance(space, spaces.Box):
-        if space.dtype.kind == "f":
-            return box(space.low, space.high, space.shape, np.float32)
-        if space.dtype.kind in "iu":
-            return box(space.low, space.high, space.shape, space.dtype if space.dtype.itemsize < 8 else np.int32)
-    hint = "; flatten_observations=True turns most into vectors" if what == "observations" else ""
-    raise checks.JaxrlError(f"{owner}: {what} of {space} are not supported; they must be Discrete or Box{hint}")
+    return Discrete(int(space.n)) if isinstance(space, spaces.Discrete) else as_space(owner, what, space)
 
 
 def _make_vector(recipe: Recipe, spec: Spec, vectorization: str, num_envs: int) -> HostVector:

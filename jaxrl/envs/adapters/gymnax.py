@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.own import drawing, grid
+from jaxrl.envs import drawing
+from jaxrl.envs.own import grid
 from jaxrl.types import Array, Discrete, Env, Key, Outcome, PyTree, Space, Spec, box
 
 FAILING = {
@@ -125,17 +126,13 @@ def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: An
         obs, state = typed(base.reset_env(key, params))
         return state, obs
 
-    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Array, Outcome]:
-        step_key, reset_key = jax.random.split(key)
-        next_obs, next_state, reward, terminated, _ = base.step_env(step_key, state, action, params)
-        next_obs, next_state = typed((next_obs, next_state))
+    def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Outcome]:
+        obs, state, reward, terminated, _ = base.step_env(key, state, action, params)
+        obs, state = typed((obs, state))
         terminated = jnp.asarray(terminated, bool).reshape(())
         # Some environments report both ends at once (DeepSea): a terminal state's value is 0, so termination wins.
-        truncated = jnp.asarray(base.is_truncated(next_state, params), bool).reshape(()) & ~terminated
-        ended = terminated | truncated
-        state, obs = jax.tree.map(lambda new, old: jnp.where(ended, new, old), reset(reset_key), (next_state, next_obs))
-        reward = jnp.asarray(reward, jnp.float32).reshape(())
-        return state, obs, Outcome(reward, terminated, truncated, next_obs, {})
+        truncated = jnp.asarray(base.is_truncated(state, params), bool).reshape(()) & ~terminated
+        return state, Outcome(obs, jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
     limit = params.max_steps_in_episode
     max_steps = None if isinstance(limit, jax.core.Tracer) else int(limit)

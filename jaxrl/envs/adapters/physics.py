@@ -1,4 +1,4 @@
-"""What the adapters of physics engines share: scales of the physics, pools of initial states and the like."""
+"""What the adapters of physics engines share: scales of the physics and the like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.types import Array, Key, PyTree
+from jaxrl.types import Array, PyTree
 
 # Factors on the physics, and which fields of a brax `System` or an mjx `Model` each changes, to which power. How hard
 # the engines' constraints are follows the masses, as joints of heavy bodies are no softer than those of light ones: of
@@ -125,40 +125,6 @@ def all_finite(*arrays: Array) -> Array:
 def finite(x: Array) -> Array:
     """`x` with 0 in place of what is not finite: a terminal state's value does not count, but 0 times NaN is NaN."""
     return jnp.where(jnp.isfinite(x), x, 0)
-
-
-def make_pool(owner: str, draw: Callable[[Key], PyTree], size: int, params: Mapping[str, Any]) -> Callable:
-    """A function like `draw` that picks one of `size` states drawn before, which is a gather and no physics.
-
-    Args:
-      owner: the environment's id, for messages.
-      draw: `draw(key) -> state`.
-      size: how many states.
-      params: the environment's parameters, of which none may be traced: a pool is drawn before anything runs.
-
-    Raises:
-      JaxrlError: naming a parameter that is traced.
-    """
-    for name, value in params.items():
-        if isinstance(value, jax.core.Tracer):
-            raise checks.JaxrlError(
-                f"{owner}: reset_pool={size} is not accepted where {name} is drawn or traced, since its states would "
-                "depend on it; it must be 0"
-            )
-
-    @functools.cache
-    def pool() -> PyTree:
-        # A compiled function without arguments runs at once, even where this is called under a trace.
-        compiled = jax.jit(lambda: jax.vmap(draw)(jax.random.split(jax.random.key(0), size))).lower().compile()
-        # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
-        states = jax.device_get(compiled())
-        return jax.tree.map(lambda x: x[:1] if np.array_equal(x, np.broadcast_to(x[:1], x.shape)) else x, states)
-
-    def pick(key: Key) -> PyTree:
-        index = jax.random.randint(key, (), 0, size)
-        return jax.tree.map(lambda x: jnp.asarray(x)[index] if len(x) > 1 else jnp.asarray(x[0]), pool())
-
-    return pick
 
 
 def packing(like: PyTree) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:

@@ -4,8 +4,7 @@ The package `playground` is optional, and imported where it is needed. Of its su
 Suite is here. The robots of the other two need models that the package clones from GitHub when one is made.
 
 The physics is MJX, on the device, `impl="jax"`: unlike `impl="warp"`, playground's own default, it runs on every
-backend, under any number of `vmap`s, and its parameters may be traced. As in brax's environments, a new episode's
-initial state has to be computed at every step under `vmap`, or comes from a pool, `reset_pool`.
+backend, under any number of `vmap`s, and its parameters may be traced.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ FAILING = {
     "no download (jaxrl list shows them)"
     for name in ROBOTS
 }
-PARAMETERS = ("episode_length", "reset_pool", *physics.SCALES, "ctrl_dt", "sim_dt")
+PARAMETERS = ("episode_length", *physics.SCALES, "ctrl_dt", "sim_dt")
 
 
 class PlaygroundState(NamedTuple):
@@ -64,7 +63,6 @@ def playground_env(
     name: str,
     *,
     episode_length: int | None = None,
-    reset_pool: int = 0,
     ctrl_dt: float | None = None,
     sim_dt: float | None = None,
     **scales: float,
@@ -74,11 +72,10 @@ def playground_env(
     Args:
       name: as playground names it, such as `CartpoleBalance`.
       episode_length: the time limit in environment steps, playground's own unless given; reaching it truncates.
-      reset_pool: as of `jaxrl.envs.adapters.brax.brax_env`.
       ctrl_dt: seconds that an action lasts, playground's own unless given.
       sim_dt: seconds of a step of the physics, of which an action lasts a whole number; playground's own unless given.
       **scales: `gravity_scale`, `friction_scale` and `mass_scale`, factors on the physics, where they change
-        anything; they may be traced, but not beside a `reset_pool`.
+        anything; they may be traced.
 
     Returns:
       The environment; its actions are in `[-1, 1]`. Physics that stops being finite terminates, and what is not finite
@@ -88,7 +85,6 @@ def playground_env(
       JaxrlError: for a value that is not accepted, and where the package is missing.
     """
     owner = f"playground/{name}"
-    checks.integer(owner, low=0, reset_pool=reset_pool)
     suite = _suite(owner)
     with jax.ensure_compile_time_eval(), physics.quiet():
         config = suite.get_default_config(name)
@@ -115,28 +111,21 @@ def playground_env(
 
     pack, unpack = physics.packing(like)
 
-    def draw(key: Key) -> PyTree:
-        return typed(base.reset(jax.random.key_data(key)))
-
-    restart = physics.make_pool(owner, draw, reset_pool, scales) if reset_pool else draw
-
     def reset(key: Key) -> tuple[PlaygroundState, Array]:
-        state = draw(key)
+        state = typed(base.reset(jax.random.key_data(key)))
         return PlaygroundState(pack(state), jnp.int32(0)), _vector(state.obs)
 
-    def step(key: Key, state: PlaygroundState, action: Array) -> tuple[PlaygroundState, Array, Outcome]:
+    def step(key: Key, state: PlaygroundState, action: Array) -> tuple[PlaygroundState, Outcome]:
         successor = typed(base.step(unpack(state.base), action))
         time = state.time + 1
         moved = successor.data.qpos, successor.data.qvel
         terminated = (successor.done > 0) | ~physics.all_finite(_vector(successor.obs), successor.reward, *moved)
         truncated = (time >= limit) & ~terminated
-        ended = terminated | truncated
-        new, time = jax.tree.map(lambda x, y: jnp.where(ended, x, y), (restart(key), jnp.int32(0)), (successor, time))
-        reward, next_obs = (physics.finite(x) for x in (successor.reward.astype(jnp.float32), _vector(successor.obs)))
-        return PlaygroundState(pack(new), time), _vector(new.obs), Outcome(reward, terminated, truncated, next_obs, {})
+        reward, obs = (physics.finite(x) for x in (successor.reward.astype(jnp.float32), _vector(successor.obs)))
+        return PlaygroundState(pack(successor), time), Outcome(obs, reward, terminated, truncated)
 
-    obs = _vector(like.obs)
-    obs_space = box(-np.inf, np.inf, obs.shape, obs.dtype)
+    observed = _vector(like.obs)
+    obs_space = box(-np.inf, np.inf, observed.shape, observed.dtype)
     return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), limit))
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.envs.own import drawing
+from jaxrl.envs import drawing
 from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
@@ -82,16 +82,14 @@ def _arm(id: str, draw_target: Callable[[Key], Array]) -> Env:
         state = ArmState(angles, draw_target(target_key), jnp.int32(0), jnp.int32(0))
         return state, _observe(state)[0]
 
-    def step(key: Key, old: ArmState, action: Array) -> tuple[ArmState, Array, Outcome]:
+    def step(key: Key, old: ArmState, action: Array) -> tuple[ArmState, Outcome]:
         new = old._replace(angles=old.angles + DT * jnp.clip(action, -1, 1), time=old.time + 1)
-        next_obs, distance = _observe(new)
+        obs, distance = _observe(new)
         on_target = distance < RADIUS
         new = new._replace(held=jnp.where(on_target, old.held + 1, 0))
         terminated = new.held > HOLD
         truncated = (new.time >= MAX_STEPS) & ~terminated
-        outcome = Outcome(-distance / SCALE + on_target + 10.0 * terminated, terminated, truncated, next_obs, {})
-        new, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), reset(key), (new, next_obs))
-        return new, obs, outcome
+        return new, Outcome(obs, -distance / SCALE + on_target + 10.0 * terminated, terminated, truncated)
 
     low, high = np.full(7, -2.0), np.full(7, 2.0)  # no joint is farther from a target than that
     low[0], high[0] = 0, 1
@@ -133,14 +131,12 @@ def arm_reach() -> Env:
         state = ArmReachState(angles, wanted, jnp.int32(0))
         return state, _observe_reach(state)
 
-    def step(key: Key, old: ArmReachState, action: Array) -> tuple[ArmReachState, Array, Outcome]:
+    def step(key: Key, old: ArmReachState, action: Array) -> tuple[ArmReachState, Outcome]:
         new = ArmReachState(old.angles + DT * jnp.clip(action, -1, 1), old.wanted, old.time + 1)
-        next_obs = _observe_reach(new)
-        reward, terminated = ARM_GOAL.reward(next_obs[2:4], next_obs[4:])
+        obs = _observe_reach(new)
+        reward, terminated = ARM_GOAL.reward(obs[2:4], obs[4:])
         truncated = (new.time >= MAX_REACH_STEPS) & ~terminated
-        outcome = Outcome(reward, terminated, truncated, next_obs, {})
-        new, obs = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), reset(key), (new, next_obs))
-        return new, obs, outcome
+        return new, Outcome(obs, reward, terminated, truncated)
 
     spec = Spec("jaxrl/ArmReach-v0", box(-1, 1, (6,)), box(-1, 1, (2,)), MAX_REACH_STEPS, goal=ARM_GOAL)
     return Env(reset, step, spec, draw=_draw_reach)

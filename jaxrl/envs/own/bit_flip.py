@@ -47,15 +47,11 @@ def bit_flip(*, num_bits: int = 15) -> Env:
         wanted = jnp.where(jnp.all(bits == wanted), other, wanted)
         return BitFlipState(bits, wanted, jnp.int32(0)), jnp.concatenate([bits, wanted])
 
-    def step(key: Key, old: BitFlipState, action: Array) -> tuple[BitFlipState, Array, Outcome]:
+    def step(key: Key, old: BitFlipState, action: Array) -> tuple[BitFlipState, Outcome]:
         new = BitFlipState(_flip(old.bits, action), old.wanted, old.time + 1)
         reward, terminated = GOAL.reward(new.bits, new.wanted)
         truncated = (new.time >= num_bits) & ~terminated
-        outcome = Outcome(reward, terminated, truncated, jnp.concatenate([new.bits, new.wanted]), {})
-        new, obs = jax.tree.map(
-            lambda x, y: jnp.where(terminated | truncated, x, y), reset(key), (new, outcome.next_obs)
-        )
-        return new, obs, outcome
+        return new, Outcome(jnp.concatenate([new.bits, new.wanted]), reward, terminated, truncated)
 
     return Env(reset, step, Spec(id, box(0, 1, (2 * num_bits,)), Discrete(num_bits), num_bits, goal=GOAL))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.own import drawing
+from jaxrl.envs import drawing
 from jaxrl.envs.own.tabular import model_env
 from jaxrl.types import Env, Model
 

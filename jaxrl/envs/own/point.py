@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.envs.own import drawing
+from jaxrl.envs import drawing
 from jaxrl.types import Array, Env, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
@@ -46,13 +46,11 @@ def point(*, max_steps: int = 100) -> Env:
         position = jax.random.uniform(key, (2,), minval=-1, maxval=1)
         return PointState(position, jnp.int32(0)), position
 
-    def step(key: Key, old: PointState, action: Array) -> tuple[PointState, Array, Outcome]:
+    def step(key: Key, old: PointState, action: Array) -> tuple[PointState, Outcome]:
         new = PointState(old.position + jnp.clip(action, -MAX_SPEED, MAX_SPEED), old.time + 1)
         terminated = jnp.all(jnp.abs(new.position) < NEAR)
         truncated = (new.time >= max_steps) & ~terminated
-        outcome = Outcome(-jnp.linalg.norm(new.position), terminated, truncated, new.position, {})
-        new = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), reset(key)[0], new)
-        return new, new.position, outcome
+        return new, Outcome(new.position, -jnp.linalg.norm(new.position), terminated, truncated)
 
     spec = Spec(id, box(-np.inf, np.inf, (2,)), box(-MAX_SPEED, MAX_SPEED, (2,)), max_steps)
     return Env(reset, step, spec, draw=draw)

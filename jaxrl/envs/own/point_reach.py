@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.envs.own import drawing
+from jaxrl.envs import drawing
 from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
@@ -45,16 +45,12 @@ def point_reach() -> Env:
         wanted = jnp.where(GOAL.reward(position, wanted)[1], across, wanted)
         return PointReachState(position, wanted, jnp.int32(0)), jnp.concatenate([position, wanted])
 
-    def step(key: Key, old: PointReachState, action: Array) -> tuple[PointReachState, Array, Outcome]:
+    def step(key: Key, old: PointReachState, action: Array) -> tuple[PointReachState, Outcome]:
         velocity = jnp.clip(action, -MAX_SPEED, MAX_SPEED)
         new = PointReachState(jnp.clip(old.position + velocity, -1, 1), old.wanted, old.time + 1)
         reward, terminated = GOAL.reward(new.position, new.wanted)
         truncated = (new.time >= MAX_STEPS) & ~terminated
-        outcome = Outcome(reward, terminated, truncated, jnp.concatenate([new.position, new.wanted]), {})
-        new, obs = jax.tree.map(
-            lambda x, y: jnp.where(terminated | truncated, x, y), reset(key), (new, outcome.next_obs)
-        )
-        return new, obs, outcome
+        return new, Outcome(jnp.concatenate([new.position, new.wanted]), reward, terminated, truncated)
 
     spec = Spec("jaxrl/PointReach-v0", box(-1, 1, (4,)), box(-MAX_SPEED, MAX_SPEED, (2,)), MAX_STEPS, goal=GOAL)
     return Env(reset, step, spec, draw=draw)

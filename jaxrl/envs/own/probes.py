@@ -118,12 +118,11 @@ def _probe(
         obs = jnp.reshape(first_obs(key), (1,))
         return ProbeState(obs, jnp.int32(0)), obs
 
-    def step(key: Key, state: ProbeState, action: Array) -> tuple[ProbeState, Array, Outcome]:
+    def step(key: Key, state: ProbeState, action: Array) -> tuple[ProbeState, Outcome]:
         gain = jnp.asarray(reward(state.obs[0], state.time, action), jnp.float32)
-        next_obs = state.obs if later_obs is None else jnp.reshape(later_obs(key), (1,))
+        obs = state.obs if later_obs is None else jnp.reshape(later_obs(key), (1,))
         ended = state.time + 1 >= num_steps
-        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), reset(key)[0], ProbeState(next_obs, state.time + 1))
-        return new, new.obs, Outcome(gain, ended & (not truncates), ended & truncates, next_obs, {})
+        return ProbeState(obs, state.time + 1), Outcome(obs, gain, ended & (not truncates), ended & truncates)
 
     return Env(reset, step, Spec(id, box(-1, 1, (1,)), action_space, num_steps))
 

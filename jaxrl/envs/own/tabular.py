@@ -51,17 +51,15 @@ def model_env(
         state = _draw(key, model.start)
         return TabularState(state, jnp.int32(0)), state
 
-    def step(key: Key, old: TabularState, action: Array) -> tuple[TabularState, Array, Outcome]:
-        step_key, noise_key, reset_key = jax.random.split(key, 3)
+    def step(key: Key, old: TabularState, action: Array) -> tuple[TabularState, Outcome]:
+        step_key, noise_key = jax.random.split(key)
         state, time = _draw(step_key, model.transition, (old.state, action)), old.time + 1
         terminated = jnp.asarray(model.terminal)[state]
         truncated = (time >= max_steps) & ~terminated
         reward = jnp.asarray(model.reward)[old.state, action]
         if reward_noise is not None:
             reward = reward + jnp.asarray(reward_noise)[old.state, action] * jax.random.normal(noise_key)
-        new = TabularState(state, time)
-        new = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), reset(reset_key)[0], new)
-        return new, new.state, Outcome(reward, terminated, truncated, state, {})
+        return TabularState(state, time), Outcome(state, reward, terminated, truncated)
 
     spec = Spec(id, Discrete(num_states), Discrete(num_actions), max_steps, layout=layout, action_names=action_names)
     return Env(reset, step, spec, model)
