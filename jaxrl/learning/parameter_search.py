@@ -27,8 +27,9 @@ class DeterministicPolicy(Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        discrete = isinstance(self.action_space, Discrete)
-        size = self.action_space.n if discrete else self.action_space.shape[0]
+        space = self.action_space
+        discrete = isinstance(space, Discrete)
+        size = space.n if discrete else space.shape[0]
         output = nn.Dense(size, kernel_init=orthogonal(0.01), name="output")(self.torso(obs))
         return output.argmax(-1).astype(jnp.int32) if discrete else output
 

@@ -154,7 +154,7 @@ def ensemble(network: type[Module], n: int) -> Callable[..., Module]:
         network,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=None,
+        in_axes=None,  # pyright: ignore[reportArgumentType]  # which flax's type leaves out
         out_axes=0,
         axis_size=n,
     )

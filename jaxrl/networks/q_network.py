@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -37,7 +39,7 @@ class QNetwork(Module):
       outputs: numbers of each action: 1 for its value, else logits of atoms, or quantiles.
     """
 
-    torso: Module
+    torso: Callable[[Array], Array]
     num_actions: int
     stream_sizes: tuple[int, ...] = ()
     activation: str = "relu"

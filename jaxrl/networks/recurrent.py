@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class Recurrent(Module):
         gates = {"gru": 3, "lstm": 4}[self.cell]
         inputs = nn.Dense(gates * self.size, kernel_init=nn.initializers.lecun_normal(), name="inputs")(x)
         kernel = self.param("kernel", orthogonal(1.0), (self.size, gates * self.size))
-        reset_bias = self.param("reset_bias", nn.initializers.zeros, (self.size,)) if self.cell == "gru" else None
+        reset_bias = self.param("reset_bias", nn.initializers.zeros, (self.size,)) if self.cell == "gru" else 0.0
 
         def gru(h: Array, x: Array) -> tuple[Array, Array]:
             x_gates, x_new = jnp.split(x, [2 * self.size], axis=-1)
@@ -71,7 +73,7 @@ class Recurrent(Module):
             inputs, fresh = x
             return cell(jnp.where(fresh[:, None], 0.0, carry), inputs)
 
-        scanned = (cell, inputs) if fresh is None else (begin_or_go_on, (inputs, fresh))
+        scanned: Any = (cell, inputs) if fresh is None else (begin_or_go_on, (inputs, fresh))
         carries = jax.lax.scan(scanned[0], carry, scanned[1])[1]
         return carries, carries[..., : self.size]
 

@@ -158,7 +158,7 @@ def dqn(
             noisy=noisy, outputs=head.outputs,
         )  # fmt: skip
 
-    def apply(params: PyTree, obs: Array, spec: Spec, key: Key) -> Array:
+    def apply(params: PyTree, obs: Array, spec: Spec, key: Key | None) -> Array:
         return network(spec).apply(params, obs, rngs={"noise": key} if noisy else None)
 
     def init(key: Key, spec: Spec) -> ReplayState:
