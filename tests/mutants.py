@@ -133,8 +133,8 @@ MUTANTS = [
     ),
     M(
         "agents/value_based/dqn.py",
-        "epsilon_at(step) if explore else 0.0), policy_memory",
-        "epsilon_at(step)), policy_memory",
+        "epsilon_at(step) if explore else 0.0), memory",
+        "epsilon_at(step)), memory",
         DQN,
     ),
     M(
@@ -317,8 +317,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/discrete_sac.py",
-        "target_entropy_ratio * math.log(spec.action_space.n)",
-        "target_entropy_ratio * spec.action_space.n",
+        'target_entropy_ratio * math.log(num_actions("discrete_sac", spec))',
+        'target_entropy_ratio * num_actions("discrete_sac", spec)',
         "agents/test_discrete_sac.py",
     ),
     M(

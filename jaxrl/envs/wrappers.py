@@ -291,7 +291,7 @@ def reset_pool(env: Env, size: int) -> Env:
 
 
 def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _as_key(x: Array, like: Any) -> Key:
@@ -330,7 +330,8 @@ def _with_observations(env: Env, space: Space, translate: Callable[[Array], Arra
 
 def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
     """The environment's drawing, of a state that holds its own as `env`."""
-    return None if env.draw is None else lambda state, axes: env.draw(state.env, axes)
+    draw = env.draw
+    return None if draw is None else lambda state, axes: draw(state.env, axes)
 
 
 def _bounded(owner: str, env: Env) -> Box:
