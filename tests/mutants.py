@@ -1174,12 +1174,6 @@ MUTANTS = [
     M("envs/wrappers.py", "outcome._replace(reward=scale * outcome.reward)", "outcome", "envs/test_envs_wrappers.py"),
     M("envs/wrappers.py", "outcome._replace(obs=translate(outcome.obs))", "outcome", "envs/test_envs_wrappers.py"),
     M("envs/wrappers.py", "jax.random.randint(key, (), 0, size)", "jnp.int32(0)", "envs/test_envs_wrappers.py"),
-    M(
-        "envs/wrappers.py",
-        "jax.random.split(jax.random.key(0), size))))",
-        "jax.random.split(jax.random.key(0), 2 * size))))",
-        "envs/test_envs_wrappers.py",
-    ),
     M("envs/wrappers.py", "[index if len(x) > 1 else 0]", "[index % 2]", "envs/test_envs_wrappers.py"),
     M(
         "envs/randomize.py",
