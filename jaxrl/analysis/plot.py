@@ -352,7 +352,7 @@ def _draw(axes: Axes, lines: list[Series], alpha: float, neutral: str, what: str
     for series, color in zip(lines, colors, strict=True):
         draw_band(axes, *series, color, alpha=alpha if len(lines) <= 4 else 0.08)
     entries = [Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(lines, colors, strict=True)]
-    style = [Line2D([], [], color=neutral, lw=2, label=what)]
+    style: list[Any] = [Line2D([], [], color=neutral, lw=2, label=what)]
     if any(np.isfinite(series.low).any() for series in lines):
         style.append(Patch(color=neutral, alpha=0.22, lw=0, label="95 % bootstrap interval"))
     return entries, style
