@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-QUICK = "jax_disable_most_optimizations"  # what runs for a moment should compile in one
+QUICK = "jax_disable_most_optimizations"
 
 jax.config.update("jax_num_cpu_devices", 2)
 cache = pathlib.Path(os.environ.get("JAXRL_TEST_CACHE", pathlib.Path(__file__).parent.parent / ".jax_cache"))

@@ -9,8 +9,6 @@ import numpy as np
 
 from jaxrl.types import Env, Outcome
 
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
-
 
 class Played(NamedTuple):
     """Steps of an environment, `[T, ...]`.
@@ -36,7 +34,7 @@ def play(env: Env, state: Any, actions: Any) -> Outcome:
     def body(state, action):
         return env.step(jax.random.key(1), state, action)
 
-    compiled = jax.jit(lambda: jax.lax.scan(body, state, jnp.asarray(actions))[1], compiler_options=QUICK)
+    compiled = jax.jit(lambda: jax.lax.scan(body, state, jnp.asarray(actions))[1])
     return jax.tree.map(np.asarray, compiled())
 
 
@@ -63,5 +61,5 @@ def run(env: Env, actions: Any, seed: int = 0) -> Played:
     """`rollout` with the actions `[T, ...]`, compiled; NumPy arrays."""
     actions = jnp.asarray(actions)
     played = lambda key: rollout(env, key, len(actions), lambda key, obs, t: actions[t])  # noqa: E731
-    compiled = jax.jit(played, compiler_options=QUICK)
+    compiled = jax.jit(played)
     return jax.tree.map(np.asarray, compiled(jax.random.key(seed)))

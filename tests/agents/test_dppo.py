@@ -29,19 +29,11 @@ VARIANTS = {  # each with an environment, and the numbers of workers that are co
 }
 
 
-@pytest.fixture
-def hasty():
-    """Compiling takes longer than running: without most optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # ---------------------------------------------------------------- workers
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_with_one_minibatch_any_number_of_workers_is_ppo(variant, hasty):
+def test_with_one_minibatch_any_number_of_workers_is_ppo(variant):
     """Advantages are whitened, and the update is stopped and penalised, by what all workers have seen together."""
     env_id, several, changes = VARIANTS[variant]
     env = make(env_id)
@@ -118,7 +110,6 @@ def ten_updates(agent, num_devices):
 def on_four_devices(path):
     """Run by another process, which has four devices: what `ten_updates` gives on 1, 2 and 4 of them, as a file."""
     jax.config.update("jax_num_cpu_devices", 4)
-    jax.config.update("jax_disable_most_optimizations", True)
     agent = dppo(num_workers=4, learning_rate=0.01, **MINIBATCHES)
     runs = {str(n): ten_updates(agent, n) for n in (1, 2, 4)}
     runs["ppo"] = ten_updates(ppo(**MINIBATCHES), 4)
