@@ -70,7 +70,7 @@ def test_ids_are_playground_s_own(installed):
 
 
 def test_the_specs(installed):
-    for name in playground_adapter.NAMES[::8]:
+    for name in playground_adapter.NAMES[::12]:
         env = envs.make(f"playground/{name}")
         assert env.spec.id == f"playground/{name}"
         assert env.spec.max_steps == installed.registry.get_default_config(name).episode_length
@@ -79,45 +79,63 @@ def test_the_specs(installed):
         assert all(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0))))
 
 
-def test_reaching_the_limit_truncates(installed):
-    env = envs.make(CARTPOLE, episode_length=4)
-    run = jax.jit(jax.vmap(lambda key: rollout(env, key, 17)))
-    _, obs, _, outcome, _ = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 5)))
-    ends = outcome.truncated
-    assert np.array_equal(ends, np.broadcast_to(np.arange(17) % 4 == 3, (5, 17)))
-    assert not np.any(outcome.terminated)
-    # Observed are cart, cosine and sine of the pole, and their velocities, which are about 0 at the start.
-    starts, terminal = obs[:, ::4].reshape(-1, 5), outcome.obs[ends]  # [5, 5, 5] -> [25, 5]
+SIX = jax.random.split(jax.random.key(0), 6)
+
+
+@pytest.fixture(scope="module")
+def six():
+    """`reset(keys)` and `step(keys, states, actions)` of six cartpoles that draw their gravity and their masses."""
+    pytest.importorskip("mujoco_playground")
+    drawn = {"gravity_scale": (0.5, 2.0), "mass_scale": (0.5, 2.0)}
+    env = envs.make(CARTPOLE, episode_length=4, randomize=drawn)
+    return jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
+
+
+def test_reaching_the_limit_truncates(six):
+    """Observed are cart, cosine and sine of the pole, and their velocities, which are about 0 at the start."""
+    reset, step = six
+    starts, ends, rng = [], [], np.random.default_rng(0)
+    for episode in range(3):
+        state, obs = reset(jax.vmap(jax.random.fold_in, (0, None))(SIX, episode))
+        starts.append(obs)
+        for t in range(4):
+            before = obs
+            state, outcome = step(SIX, state, rng.uniform(-1, 1, (6, 1)).astype(np.float32))
+            obs = outcome.obs
+            np.testing.assert_array_equal(outcome.truncated, t == 3)
+            assert not np.any(outcome.terminated)
+            assert np.all((outcome.reward > 0.5) & (outcome.reward <= 1))
+        np.testing.assert_allclose(obs[:, 0], before[:, 0] + 0.01 * obs[:, 3], atol=2e-4)  # of the episode that ends
+        ends.append(obs)
+    starts = np.concatenate(starts)
     assert np.all(np.abs(starts[:, 3:]) < 0.1)
-    assert np.abs(terminal[:, 3]).max() > 0.2
-    assert len(np.unique(starts, axis=0)) == 25
-    np.testing.assert_allclose(terminal[:, 0], obs[ends][:, 0] + 0.01 * terminal[:, 3], atol=2e-4)
-    assert np.all((outcome.reward > 0.5) & (outcome.reward <= 1))
+    assert np.abs(np.concatenate(ends)[:, 3]).max() > 0.2
+    assert len(np.unique(starts, axis=0)) == 18
 
 
-def test_physics_that_is_not_finite_terminates(installed):
-    env = envs.make(CARTPOLE)
-    state, _ = jax.jit(env.reset)(jax.random.key(0))
-    data = state.base.data
-    blown = state._replace(base=state.base.replace(data=data.replace(qpos=data.qpos * jnp.nan)))
-    outcome = jax.jit(env.step)(jax.random.key(1), blown, jnp.zeros(1))[1]
-    assert (bool(outcome.terminated), bool(outcome.truncated)) == (True, False)
+def test_physics_that_is_not_finite_terminates(six):
+    reset, step = six
+    state, _ = reset(SIX)
+    base = state.env.base
+    blown = base.replace(data=base.data.replace(qpos=base.data.qpos * jnp.nan))
+    blown = state._replace(env=state.env._replace(base=blown))
+    outcome = step(SIX, blown, np.zeros((6, 1), np.float32))[1]
+    assert np.all(outcome.terminated)
+    assert not np.any(outcome.truncated)
     assert np.all(np.isfinite(outcome.obs))
-    assert np.isfinite(outcome.reward)
+    assert np.all(np.isfinite(outcome.reward))
 
 
-def test_gravity_and_masses_are_drawn(installed):
+def test_gravity_and_masses_are_drawn(six):
     """The pole falls as fast as gravity is; a push moves what is light."""
-    make = {"randomize": {"gravity_scale": (0.5, 2.0), "mass_scale": (0.5, 2.0)}}
-    env = envs.make(CARTPOLE, **make)
-    state, _ = jax.jit(env.reset)(jax.random.key(0))
+    reset, step = six
+    state, _ = reset(SIX)
+    assert np.all((state.values >= 0.5) & (state.values <= 2))
+    assert len(np.unique(state.values)) == 12
+    state = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state)
     values = jnp.array([[0, 1], [1, 1], [2, 1], [2, 3], [0, 1], [0, 2]], jnp.float32)
-    push = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
-
-    def one_step(values, push):
-        return env.step(jax.random.key(0), state._replace(values=values), push[None])[1].obs[3:]
-
-    cart, pole = np.asarray(jax.jit(jax.vmap(one_step))(values, push)).T
+    push = np.array([0, 0, 0, 0, 1, 1], np.float32)
+    cart, pole = np.asarray(step(SIX, state._replace(values=values), push[:, None])[1].obs[:, 3:]).T
     one, two, heavy = pole[1:4] - pole[0]
     assert abs(one) > 1e-3
     np.testing.assert_allclose([two, heavy], 2 * one, rtol=0.05)
