@@ -43,18 +43,20 @@ def rollout(env: Env, key: jax.Array, num_steps: int, act: Callable | None = Non
 
     To be traced. `act(key, obs, t) -> action` is random unless it is given.
     """
+    first_key, key = jax.random.split(key)
 
     def body(carry, t):
-        ended, *going_on = carry
-        act_key, step_key, reset_key = jax.random.split(jax.random.fold_in(key, t), 3)
+        reset_key, ended, *going_on = carry
+        act_key, step_key, next_key = jax.random.split(jax.random.fold_in(key, t), 3)
         state, obs = jax.tree.map(lambda x, y: jnp.where(ended, x, y), env.reset(reset_key), tuple(going_on))
         action = env.spec.action_space.sample(act_key) if act is None else act(act_key, obs, t)
         new, outcome = env.step(step_key, state, action)
-        return (outcome.terminated | outcome.truncated, new, outcome.obs), Played(state, obs, action, outcome, obs)
+        ended = outcome.terminated | outcome.truncated
+        return (next_key, ended, new, outcome.obs), Played(state, obs, action, outcome, obs)
 
     # The first step begins an episode, too, so that `reset` is compiled once; one step more shows where the last led.
     nothing = jax.tree.map(lambda x: jax.lax.full(x.shape, 0, x.dtype), jax.eval_shape(env.reset, key))
-    played = jax.lax.scan(body, (jnp.bool_(True), *nothing), jnp.arange(num_steps + 1))[1]
+    played = jax.lax.scan(body, (first_key, jnp.bool_(True), *nothing), jnp.arange(num_steps + 1))[1]
     return jax.tree.map(lambda x: x[:-1], played)._replace(new_obs=jax.tree.map(lambda x: x[1:], played.new_obs))
 
 
