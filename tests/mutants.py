@@ -138,9 +138,9 @@ MUTANTS = [
         DQN,
     ),
     M(
-        "agents/value_based/dqn.py",
-        "epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)",
-        "epsilon_at = optax.linear_schedule(epsilon_final, epsilon_start, epsilon_decay_steps)",
+        "exploration.py",
+        "optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)",
+        "optax.linear_schedule(epsilon_final, epsilon_start, epsilon_decay_steps)",
         DQN,
     ),
     M(

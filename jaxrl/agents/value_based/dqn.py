@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor, preset
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import value_heads, value_regression
 from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_regression import Loss, check_regression
@@ -136,8 +135,7 @@ def dqn(
         "dqn", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
     )  # fmt: skip
-    checks.number("dqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, atoms=atoms, quantiles=quantiles)
+    checks.integer("dqn", atoms=atoms, quantiles=quantiles)
     checks.number("dqn", v_min=v_min, v_max=v_max)
     checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
     if atoms > 1 and quantiles > 1:
@@ -150,7 +148,7 @@ def dqn(
     else:
         head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
     optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    epsilon_at = linear_epsilon("dqn", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
         return make_q_network(

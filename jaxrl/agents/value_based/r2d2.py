@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy, spread_epsilons
+from jaxrl.exploration import epsilon_greedy, linear_epsilon, spread_epsilons
 from jaxrl.learning import value_regression
 from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_heads import LOSSES
@@ -197,16 +196,16 @@ def r2d2(
         "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
     )  # fmt: skip
-    checks.number("r2d2", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final, priority_eta=priority_eta)
+    checks.number("r2d2", 0, 1, priority_eta=priority_eta)
     checks.number("r2d2", 0, epsilon_spread=epsilon_spread)
-    checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, unroll=unroll, cell_size=cell_size)
+    checks.integer("r2d2", unroll=unroll, cell_size=cell_size)
     checks.integer("r2d2", 0, burn_in=burn_in)
     checks.one_of("r2d2", CELLS, cell=cell)
     checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     length = burn_in + unroll
     experience.check_capacity(experience.num_envs * length, "num_envs * (burn_in + unroll)")
     optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    epsilon_at = linear_epsilon("r2d2", epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
     def network(spec: Spec) -> RecurrentQNetwork:
