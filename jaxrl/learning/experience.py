@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jaxrl.replay import NO_SLOT, Replay, Sample
 from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.replay.select import select
 from jaxrl.transforms import normalize
-from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 
 class ReplayState(NamedTuple):
@@ -79,6 +79,7 @@ class Experience(NamedTuple):
       check_capacity: `check_capacity(least, what)` raises a `JaxrlError` where the replay is known to hold fewer than
         `least` steps, which are `what`.
       replay: where transitions are kept.
+      normalized: whether its samples show observations that are scaled.
       gamma: discount.
       n_step: environment steps whose rewards a target holds before it bootstraps.
       warmup_steps: environment steps before the first gradient step.
@@ -92,12 +93,43 @@ class Experience(NamedTuple):
     in_one: Callable[[Sample], NStep]
     check_capacity: Callable[[int, str], None]
     replay: Replay
+    normalized: bool
     gamma: Array | float
     n_step: int
     warmup_steps: int
     gradient_steps: int
     num_envs: int
     rollout_length: int
+
+    def agent(
+        self,
+        name: str,
+        init: Callable[..., PyTree],
+        act: Callable[..., tuple[Array, PyTree, dict[str, PyTree]]],
+        learn: Callable[..., tuple[PyTree, Metrics]],
+        reports: Mapping[str, Callable[[Array], Array | float]] | None = None,
+        **others: Any,
+    ) -> Agent:
+        """The agent that learns from this.
+
+        Args:
+          name: its name.
+          init: as of `Agent`.
+          act: as of `Agent`, of observations that are scaled as those of samples are.
+          learn: its update.
+          reports: by name what else it reports of each update, as functions of the environment step.
+          **others: as of `Agent`, such as `init_memory`.
+        """
+
+        def update(state: PyTree, trajectory: Transition, key: Key, step: Array) -> tuple[PyTree, Metrics]:
+            state, metrics = learn(state, trajectory, key, step)
+            return state, metrics | {name: jnp.float32(at(step)) for name, at in (reports or {}).items()}
+
+        agent = Agent(
+            init, act, update, self.num_envs, self.rollout_length, name=name, tolerates_stale_actions=True,
+            interrupt=interrupt_of(self.replay), **others,
+        )  # fmt: skip
+        return normalize.act_normalized(agent) if self.normalized else agent
 
 
 def make_experience(
@@ -193,8 +225,8 @@ def make_experience(
             )
 
     experience = Experience(
-        init, make_update, lambda sample: aggregate(sample, gamma), check_capacity, memory, gamma, n_step, warmup_steps,
-        gradient_steps, num_envs, rollout_length,
+        init, make_update, lambda sample: aggregate(sample, gamma), check_capacity, memory, normalize_observations,
+        gamma, n_step, warmup_steps, gradient_steps, num_envs, rollout_length,
     )  # fmt: skip
     return experience
 

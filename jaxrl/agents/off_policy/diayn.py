@@ -22,7 +22,6 @@ from jaxrl.learning.temperature import check_temperature
 from jaxrl.networks import MLP, Policy, PolicyHead
 from jaxrl.networks.torsos import as_floats, holds_pixels
 from jaxrl.replay import Replay, Sample
-from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
 
 NOT_DRAWN = -1
@@ -186,7 +185,7 @@ def diayn(
 
     # What SAC makes at `init` is handed on as it is: the state around it is made below.
     inner = soft_actor_critic(
-        experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
+        experience._replace(init=lambda learner, spec: learner, make_update=make_update, normalized=False), **shared,
         temperature=temperature, initial_temperature=initial_temperature, final_temperature=0.0, temperature_steps=1,
         target_entropy=target_entropy, target_critics=0, policy_value="min", policy_delay=1, target_update_every=1,
         dropout=0.0, torso="auto",
@@ -219,5 +218,4 @@ def diayn(
     def init_memory(num_envs: int) -> Array:
         return jnp.full(num_envs, NOT_DRAWN, jnp.int32)
 
-    agent = inner._replace(init=init, act=act, init_memory=init_memory, name="diayn")
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("diayn", init, act, inner.update, init_memory=init_memory)

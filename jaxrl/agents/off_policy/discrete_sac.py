@@ -13,14 +13,13 @@ from jaxrl import checks
 from jaxrl.agents.off_policy.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import Learner, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
 from jaxrl.networks import make_discrete_critics, make_policy, make_torso
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Discrete, Key, PyTree, Spec
 
 
@@ -200,9 +199,4 @@ def discrete_sac(
         values = (loss, q_mean, next_policy.entropy().mean(), alpha.mean())
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 
-    update = experience.make_update(gradient_step, METRICS)
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="discrete_sac",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("discrete_sac", init, act, experience.make_update(gradient_step, METRICS))

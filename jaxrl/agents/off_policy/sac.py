@@ -13,13 +13,12 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import Experience, Learner, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, make_critics, make_torso
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 METRICS = ("critic_loss", "q_mean", "entropy", "temperature")
@@ -126,7 +125,7 @@ def sac(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    agent = soft_actor_critic(
+    return soft_actor_critic(
         experience, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
         temperature_learning_rate=temperature_learning_rate, tau=tau, temperature=temperature,
         initial_temperature=initial_temperature, final_temperature=final_temperature,
@@ -135,7 +134,6 @@ def sac(
         target_update_every=target_update_every, hidden_sizes=hidden_sizes, activation=activation,
         layer_norm=layer_norm, dropout=dropout, torso=torso,
     )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
 
 
 def soft_actor_critic(
@@ -230,8 +228,4 @@ def soft_actor_critic(
         values = dict(zip(METRICS, (loss, q_mean, -next_log_prob.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, values
 
-    update = experience.make_update(gradient_step, METRICS)
-    return Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="sac", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
+    return experience.agent("sac", init, act, experience.make_update(gradient_step, METRICS))

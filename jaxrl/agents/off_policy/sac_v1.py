@@ -13,13 +13,12 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import Learner, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 METRICS = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
@@ -207,9 +206,4 @@ def sac_v1(
         metrics = dict(zip(METRICS, (q_loss, v_loss, q_mean, entropies.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, metrics
 
-    update = experience.make_update(gradient_step, METRICS)
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="sac_v1", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("sac_v1", init, act, experience.make_update(gradient_step, METRICS))

@@ -14,13 +14,12 @@ from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import Learner, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 class TD3Params(NamedTuple):
@@ -200,12 +199,4 @@ def td3(
 
     learn = experience.make_update(gradient_step, ("critic_loss", "q_mean"))
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": jnp.float32(exploring.scale(step))}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("td3", init, act, learn, {"noise": exploring.scale}, init_memory=exploring.init_memory)

@@ -14,14 +14,13 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor, preset
 from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import value_heads, value_regression
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.losses import take
 from jaxrl.networks import DUELING, QNetwork, make_q_network
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 @agent_constructor
@@ -189,15 +188,7 @@ def dqn(
         target_update_every=target_update_every, tau=tau, target_network=target_network, anneal_steps=anneal_steps,
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"epsilon": epsilon_at(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="dqn", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("dqn", init, act, learn, {"epsilon": epsilon_at})
 
 
 @preset(dqn)

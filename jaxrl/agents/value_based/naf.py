@@ -11,14 +11,13 @@ from jaxrl.constructors import agent_constructor
 from jaxrl.learning import value_regression
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.networks import make_torso, orthogonal
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 class Quadratic(NamedTuple):
@@ -200,12 +199,4 @@ def naf(
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": wander.scale(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("naf", init, act, learn, {"noise": wander.scale}, init_memory=wander.init_memory)

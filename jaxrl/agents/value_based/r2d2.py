@@ -11,7 +11,7 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.exploration import epsilon_greedy, linear_epsilon, spread_epsilons
 from jaxrl.learning import value_regression
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.losses import take
@@ -19,8 +19,7 @@ from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
 from jaxrl.replay import Replay, Sample
 from jaxrl.returns import n_step_returns
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 RESCALE_SLOPE = 1e-3  # epsilon of the value rescaling
 
@@ -286,12 +285,4 @@ def r2d2(
         extras=("memory",),
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"epsilon": epsilon_at(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent("r2d2", init, act, learn, {"epsilon": epsilon_at}, init_memory=init_memory)
