@@ -149,7 +149,7 @@ def diayn(
     check_temperature("diayn", temperature, initial_temperature, initial_temperature, 1)
     checks.number("diayn", target_entropy=target_entropy)
     discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
-    optimizer = optax.adam(discriminator_learning_rate)
+    optimizers = DIAYNParams((), optax.adam(discriminator_learning_rate))  # SAC has its own
 
     def guess(params: PyTree, obs: Array) -> distrax.Categorical:  # q(. | s)
         return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
@@ -175,8 +175,9 @@ def diayn(
                 found = guess(params, next_obs[:, 0])
                 return -jnp.mean(weights * found.log_prob(skill[:, 0])), jnp.mean(found.mode() == skill[:, 0])
 
-            q, q_opt, *found = descend(optimizer, discriminator_loss, params.discriminator, opt_state.discriminator)
-            learner = Learner(DIAYNParams(inside.params, q), inside.target_params, DIAYNParams(inside.opt_state, q_opt))
+            params, opt_state = params._replace(sac=inside.params), opt_state._replace(sac=inside.opt_state)
+            params, opt_state, *found = descend("discriminator", discriminator_loss, optimizers, params, opt_state)
+            learner = Learner(params, inside.target_params, opt_state)
             return learner, errors, values | dict(zip(METRICS, (reward[:, 0].mean(), *found), strict=True))
 
         return experience.make_update(
@@ -200,8 +201,8 @@ def diayn(
         sac_key, q_key = jax.random.split(key)
         inside = inner.init(sac_key, joined(spec, num_skills))
         q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
-        params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
-        learner = Learner(params, inside.target_params, opt_state)
+        opt_state = DIAYNParams(inside.opt_state, optimizers.discriminator.init(q))
+        learner = Learner(DIAYNParams(inside.params, q), inside.target_params, opt_state)
         # Where any step may be truncated the replay keeps what followed each, terminal ones too: q is asked about it.
         spec = spec if spec.goal else spec._replace(truncates_early=True)
         return experience.init(learner, spec, {"skill": jnp.int32(0)})

@@ -14,7 +14,7 @@ from jaxrl.agents.off_policy.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.experience import Learner, ReplayState, make_experience
-from jaxrl.learning.off_policy import descend, every
+from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
 from jaxrl.networks import make_discrete_critics, make_policy, make_torso
@@ -175,27 +175,21 @@ def discrete_sac(
             loss, errors = off_policy.squared_errors(q, y, weights)
             return loss, (errors, q.mean())
 
-        critic_params, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        q = combine(critics(spec).apply(critic_params, batch.obs), axis=0)
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+        q = combine(critics(spec).apply(params.critics, batch.obs), axis=0)
         alpha = jnp.asarray(entropy.value(params.temperature, batch.obs, step))
 
         def actor_loss(actor_params: PyTree):  # equation 12
             policy = actor(spec).apply(actor_params, batch.obs)
             return -soft_value(policy.logits, q, alpha).mean(), policy.entropy()
 
-        actor_params, actor_opt, _, entropies = descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)
+        params, opt_state, _, entropies = descend("actor", actor_loss, optimizers, params, opt_state)
 
         def temperature_loss(temperature: PyTree):  # equation 11
             return entropy.loss(temperature, batch.obs, step, entropies), ()
 
-        temperature_params, temperature_opt, *_ = descend(
-            optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-        )
-        target = every(target_update_every, count, lambda: optax.incremental_update(critic_params, target, tau), target)
-        params = SACParams(actor_params, critic_params, temperature_params)
-        opt_state = SACParams(actor_opt, critic_opt, temperature_opt)
+        params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
+        target = off_policy.follow(target_update_every, count, params.critics, target, tau)
         values = (loss, q_mean, next_policy.entropy().mean(), alpha.mean())
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 

@@ -201,30 +201,24 @@ def soft_actor_critic(
             loss, errors = off_policy.squared_errors(q, y, weights)
             return loss, (errors, q.mean())
 
-        critics, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
         alpha = entropy.value(params.temperature, batch.obs, step)
 
         def actor_loss(actor_params: PyTree):  # equation 9
             drawn, log_prob = actor(spec).apply(actor_params, batch.obs).sample_and_log_prob(seed=action_key)
-            q = POLICY_VALUES[policy_value](q_values(critics, batch.obs, drawn, spec, drop_keys[2]), axis=0)
+            q = POLICY_VALUES[policy_value](q_values(params.critics, batch.obs, drawn, spec, drop_keys[2]), axis=0)
             return jnp.mean(alpha * log_prob - q), -log_prob
 
         def improve():
-            actor, actor_opt, _, entropies = descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)
+            moved, moved_opt, _, entropies = descend("actor", actor_loss, optimizers, params, opt_state)
 
             def temperature_loss(temperature: PyTree):  # equation 18
                 return entropy.loss(temperature, batch.obs, step, entropies), ()
 
-            temperature, temperature_opt, *_ = descend(
-                optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-            )
-            return SACParams(actor, critics, temperature), SACParams(actor_opt, critic_opt, temperature_opt)
+            return descend("temperature", temperature_loss, optimizers, moved, moved_opt)[:2]
 
-        unchanged = params._replace(critics=critics), opt_state._replace(critics=critic_opt)
-        params, opt_state = every(policy_delay, count, improve, unchanged)
-        target = every(target_update_every, count, lambda: optax.incremental_update(critics, target, tau), target)
+        params, opt_state = every(policy_delay, count, improve, (params, opt_state))
+        target = off_policy.follow(target_update_every, count, params.critics, target, tau)
         values = dict(zip(METRICS, (loss, q_mean, -next_log_prob.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, values
 

@@ -14,7 +14,7 @@ from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
 from jaxrl.learning.experience import Learner, ReplayState, make_experience
-from jaxrl.learning.off_policy import descend, every
+from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
 from jaxrl.replay import Replay
@@ -190,19 +190,11 @@ def sac_v1(
         def temperature_loss(temperature: PyTree):
             return entropy.loss(temperature, batch.obs, step, entropies), ()
 
-        actor_params, actor_opt, _, (soft_q, entropies) = descend(
-            optimizers.actor, actor_loss, params.actor, opt_state.actor
-        )
-        critic_params, critic_opt, q_loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        value_params, value_opt, v_loss, _ = descend(optimizers.value, value_loss, params.value, opt_state.value)
-        alpha_params, alpha_opt, *_ = descend(
-            optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-        )
-        target = every(target_update_every, count, lambda: optax.incremental_update(value_params, target, tau), target)
-        params = SACV1Params(actor_params, critic_params, value_params, alpha_params)
-        opt_state = SACV1Params(actor_opt, critic_opt, value_opt, alpha_opt)
+        params, opt_state, _, (soft_q, entropies) = descend("actor", actor_loss, optimizers, params, opt_state)
+        params, opt_state, q_loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+        params, opt_state, v_loss, _ = descend("value", value_loss, optimizers, params, opt_state)
+        params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
+        target = off_policy.follow(target_update_every, count, params.value, target, tau)
         metrics = dict(zip(METRICS, (q_loss, v_loss, q_mean, entropies.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, metrics
 

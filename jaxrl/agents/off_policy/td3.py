@@ -174,28 +174,21 @@ def td3(
             return loss, (errors, q.mean())
 
         def actor_loss(actor_params: PyTree):  # the policy goes up along the gradient of the first critic
-            first = jax.tree.map(lambda x: x[:1], critic_params)
+            first = jax.tree.map(lambda x: x[:1], params.critics)
             return -critics(spec, 1).apply(first, batch.obs, actor(spec).apply(actor_params, batch.obs)).mean(), ()
 
-        critic_params, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        actor_params, actor_opt = every(
-            policy_delay,
-            count,
-            lambda: descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)[:2],
-            (params.actor, opt_state.actor),
-        )
-        params = TD3Params(actor_params, critic_params)
-        periods = TD3Params(actor_target_update_every or target_update_every, target_update_every)
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+
+        def improve():
+            return descend("actor", actor_loss, optimizers, params, opt_state)[:2]
+
+        params, opt_state = every(policy_delay, count, improve, (params, opt_state))
+        actor_period = actor_target_update_every or target_update_every
         target = TD3Params(
-            *(
-                every(period, count, lambda p=p, t=t: optax.incremental_update(p, t, tau), t)
-                for period, p, t in zip(periods, params, target, strict=True)
-            )
+            off_policy.follow(actor_period, count, params.actor, target.actor, tau),
+            off_policy.follow(target_update_every, count, params.critics, target.critics, tau),
         )
-        learner = Learner(params, target, TD3Params(actor_opt, critic_opt))
-        return learner, errors, {"critic_loss": loss, "q_mean": q_mean}
+        return Learner(params, target, opt_state), errors, {"critic_loss": loss, "q_mean": q_mean}
 
     learn = experience.make_update(gradient_step, ("critic_loss", "q_mean"))
 
