@@ -85,9 +85,9 @@ MUTANTS = [
     ),
     M("learning/experience.py", "* added // gradient_steps  #", "* added  #", f"{EXPERIENCE} {DQN}"),
     M(
-        "agents/value_based/dqn.py",
-        "act_normalized(agent) if normalize_obs",
-        "agent if normalize_obs",
+        "learning/experience.py",
+        "normalize.act_normalized(agent) if self.normalized",
+        "agent if self.normalized",
         f"{OTHERS}[dqn]",
     ),
     M("learning/value_regression.py", "jnp.mean(weights * out.loss)", "jnp.mean(out.loss)", "agents/test_r2d2.py"),
@@ -193,8 +193,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/td3.py",
-        "lambda x: x[:1], critic_params)",
-        "lambda x: x[-1:], critic_params)",
+        "lambda x: x[:1], params.critics)",
+        "lambda x: x[-1:], params.critics)",
         "agents/test_td3.py",
     ),
     M(
@@ -269,8 +269,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac.py",
-        "POLICY_VALUES[policy_value](q_values(critics,",
-        "POLICY_VALUES['min'](q_values(critics,",
+        "POLICY_VALUES[policy_value](q_values(params.critics,",
+        "POLICY_VALUES['min'](q_values(params.critics,",
         f"{OTHERS}[sac]",
     ),
     M(
@@ -299,8 +299,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac_v1.py",
-        "optax.incremental_update(value_params, target, tau)",
-        "optax.incremental_update(value_params, target, 1.0)",
+        "count, params.value, target, tau)",
+        "count, params.value, target, 1.0)",
         "agents/test_sac_v1.py",
     ),
     M(
@@ -1074,7 +1074,7 @@ MUTANTS = [
         "envs/test_envs_gymnax.py",
     ),
     M(
-        "envs/adapters/brax.py",
+        "envs/adapters/physics.py",
         "truncated = (time >= episode_length) & ~terminated",
         "truncated = (time > episode_length) & ~terminated",
         "envs/test_envs_brax.py",
