@@ -60,7 +60,7 @@ HOST = "runs/test_host.py"
 M = Mutant
 MUTANTS = [
     # ---------------------------------------------------------------- agents with a replay
-    M("learning/experience.py", "seen >= experience.warmup_steps", "seen > experience.warmup_steps", DQN),
+    M("learning/experience.py", "seen >= self.warmup_steps", "seen > self.warmup_steps", DQN),
     M(
         "learning/experience.py",
         "counts = step // added * gradient_steps + jnp.arange(",
@@ -72,11 +72,11 @@ MUTANTS = [
     M("learning/experience.py", "beta_steps=priority_beta_steps, ", "", f"{OTHERS}[dqn]"),
     M(
         "learning/experience.py",
-        "replay.sample(memory, sample_key, seen, length)\n            learner",
-        "replay.sample(memory, sample_key, step, length)\n            learner",
+        "replay.sample(memory, sample_key, seen, length)\n                learner",
+        "replay.sample(memory, sample_key, step, length)\n                learner",
         f"{DQN} {EXPERIENCE}",
     ),
-    M("learning/experience.py", "aggregate(sample, gamma), check", "aggregate(sample, 1.0), check", DQN),
+    M("learning/experience.py", "aggregate(sample, self.gamma)", "aggregate(sample, 1.0)", DQN),
     M(
         "learning/experience.py",
         "memory, seen_errors = replay.update(memory, *seen_errors), ()",
@@ -251,8 +251,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac.py",
-        "entropy.value(params.temperature, batch.next_obs, step) * next_log_prob  # equation 3",
-        "-1.0 * entropy.value(params.temperature, batch.next_obs, step) * next_log_prob",
+        "next_q - next_alpha * next_log_prob  # equation 3",
+        "next_q + next_alpha * next_log_prob",
         "agents/test_sac.py",
     ),
     M(
@@ -299,8 +299,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac_v1.py",
-        "count, params.value, target, tau)",
-        "count, params.value, target, 1.0)",
+        "moment.count, params.value, target, tau)",
+        "moment.count, params.value, target, 1.0)",
         "agents/test_sac_v1.py",
     ),
     M(

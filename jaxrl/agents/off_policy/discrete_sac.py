@@ -13,7 +13,7 @@ from jaxrl import checks
 from jaxrl.agents.off_policy.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
-from jaxrl.learning.experience import Learner, ReplayState, make_experience
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
@@ -162,12 +162,12 @@ def discrete_sac(
     def soft_value(log_pi: Array, q: Array, alpha: Array) -> Array:  # equation 10
         return jnp.sum(jnp.exp(log_pi) * (q - alpha[..., None] * log_pi), axis=-1)
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
         params, target, opt_state = learner
         entropy, combine = entropy_of(spec), POLICY_VALUES[critic_value]
         next_policy = actor(spec).apply(params.actor, batch.next_obs)
         next_q = combine(critics(spec).apply(target, batch.next_obs), axis=0)  # [n, B, |A|] -> [B, |A|]
-        next_alpha = jnp.asarray(entropy.value(params.temperature, batch.next_obs, step))
+        next_alpha = jnp.asarray(entropy.value(params.temperature, batch.next_obs, moment.begin))
         y = batch.reward + batch.discount * soft_value(next_policy.logits, next_q, next_alpha)
 
         def critic_loss(critic_params: PyTree):
@@ -177,7 +177,7 @@ def discrete_sac(
 
         params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
         q = combine(critics(spec).apply(params.critics, batch.obs), axis=0)
-        alpha = jnp.asarray(entropy.value(params.temperature, batch.obs, step))
+        alpha = jnp.asarray(entropy.value(params.temperature, batch.obs, moment.begin))
 
         def actor_loss(actor_params: PyTree):  # equation 12
             policy = actor(spec).apply(actor_params, batch.obs)
@@ -186,11 +186,11 @@ def discrete_sac(
         params, opt_state, _, entropies = descend("actor", actor_loss, optimizers, params, opt_state)
 
         def temperature_loss(temperature: PyTree):  # equation 11
-            return entropy.loss(temperature, batch.obs, step, entropies), ()
+            return entropy.loss(temperature, batch.obs, moment.begin, entropies), ()
 
         params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
-        target = off_policy.follow(target_update_every, count, params.critics, target, tau)
+        target = off_policy.follow(target_update_every, moment.count, params.critics, target, tau)
         values = (loss, q_mean, next_policy.entropy().mean(), alpha.mean())
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 
-    return experience.agent("discrete_sac", init, act, experience.make_update(gradient_step, METRICS))
+    return experience.agent(init, act, experience.make_update(gradient_step, METRICS))

@@ -13,7 +13,7 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Learner, ReplayState, make_experience
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
@@ -168,10 +168,10 @@ def sac_v1(
         policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
         return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
         params, target, opt_state = learner
         action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)
-        alpha = entropy.value(params.temperature, batch.obs, step)
+        alpha = entropy.value(params.temperature, batch.obs, moment.begin)
         y = batch.reward + batch.discount * value(spec).apply(target, batch.next_obs)  # equation 8
 
         def actor_loss(actor_params: PyTree):  # equation 12, with the action of equation 11
@@ -188,14 +188,14 @@ def sac_v1(
             return loss, (errors, q.mean())
 
         def temperature_loss(temperature: PyTree):
-            return entropy.loss(temperature, batch.obs, step, entropies), ()
+            return entropy.loss(temperature, batch.obs, moment.begin, entropies), ()
 
         params, opt_state, _, (soft_q, entropies) = descend("actor", actor_loss, optimizers, params, opt_state)
         params, opt_state, q_loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
         params, opt_state, v_loss, _ = descend("value", value_loss, optimizers, params, opt_state)
         params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
-        target = off_policy.follow(target_update_every, count, params.value, target, tau)
+        target = off_policy.follow(target_update_every, moment.count, params.value, target, tau)
         metrics = dict(zip(METRICS, (q_loss, v_loss, q_mean, entropies.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, metrics
 
-    return experience.agent("sac_v1", init, act, experience.make_update(gradient_step, METRICS))
+    return experience.agent(init, act, experience.make_update(gradient_step, METRICS))

@@ -14,7 +14,7 @@ from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import Learner, ReplayState, make_experience
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
 from jaxrl.replay import Replay
@@ -160,7 +160,7 @@ def td3(
                 action = off_policy.explore_at_first(uniform_key, action, step, experience.warmup_steps)
         return to_action_space(action, state.spec.action_space), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
         params, target, opt_state = learner
         action = from_action_space(batch.action, spec.action_space)
         smoothing = jnp.clip(target_noise * jax.random.normal(key, action.shape), -target_noise_clip, target_noise_clip)
@@ -182,14 +182,14 @@ def td3(
         def improve():
             return descend("actor", actor_loss, optimizers, params, opt_state)[:2]
 
-        params, opt_state = every(policy_delay, count, improve, (params, opt_state))
+        params, opt_state = every(policy_delay, moment.count, improve, (params, opt_state))
         actor_period = actor_target_update_every or target_update_every
         target = TD3Params(
-            off_policy.follow(actor_period, count, params.actor, target.actor, tau),
-            off_policy.follow(target_update_every, count, params.critics, target.critics, tau),
+            off_policy.follow(actor_period, moment.count, params.actor, target.actor, tau),
+            off_policy.follow(target_update_every, moment.count, params.critics, target.critics, tau),
         )
         return Learner(params, target, opt_state), errors, {"critic_loss": loss, "q_mean": q_mean}
 
     learn = experience.make_update(gradient_step, ("critic_loss", "q_mean"))
 
-    return experience.agent("td3", init, act, learn, {"noise": exploring.scale}, init_memory=exploring.init_memory)
+    return experience.agent(init, act, learn, {"noise": exploring.scale}, init_memory=exploring.init_memory)

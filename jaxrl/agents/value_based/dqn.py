@@ -188,7 +188,7 @@ def dqn(
         target_update_every=target_update_every, tau=tau, target_network=target_network, anneal_steps=anneal_steps,
     )  # fmt: skip
 
-    return experience.agent("dqn", init, act, learn, {"epsilon": epsilon_at})
+    return experience.agent(init, act, learn, {"epsilon": epsilon_at})
 
 
 @preset(dqn)

@@ -199,4 +199,4 @@ def naf(
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip
 
-    return experience.agent("naf", init, act, learn, {"noise": wander.scale}, init_memory=wander.init_memory)
+    return experience.agent(init, act, learn, {"noise": wander.scale}, init_memory=wander.init_memory)

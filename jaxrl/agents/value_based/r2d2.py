@@ -202,7 +202,11 @@ def r2d2(
     checks.one_of("r2d2", CELLS, cell=cell)
     checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     length = burn_in + unroll
-    experience.check_capacity(experience.num_envs * length, "num_envs * (burn_in + unroll)")
+    capacity, least = experience.replay.capacity, num_envs * length
+    if capacity is not None and capacity < least:
+        text = "replay.capacity" if isinstance(replay, Replay) else "replay_size"
+        text += f"={capacity} is not accepted; it must be at least num_envs * (burn_in + unroll), which is {least}"
+        raise checks.JaxrlError(f"r2d2: {text}")
     optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
     epsilon_at = linear_epsilon("r2d2", epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
@@ -285,4 +289,4 @@ def r2d2(
         extras=("memory",),
     )  # fmt: skip
 
-    return experience.agent("r2d2", init, act, learn, {"epsilon": epsilon_at}, init_memory=init_memory)
+    return experience.agent(init, act, learn, {"epsilon": epsilon_at}, init_memory=init_memory)
