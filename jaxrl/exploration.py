@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxrl import checks
 from jaxrl.types import Array, Key
 
 
-def epsilon_greedy(key: Key, q_values: Array, epsilon: Array | float) -> Array:
+def epsilon_greedy(key: Key, q_values: Array, epsilon: ArrayLike) -> Array:
     """With probability `epsilon` an action drawn uniformly, else one of the highest value, ties broken at random.
 
     Args:
@@ -30,7 +29,7 @@ def epsilon_greedy(key: Key, q_values: Array, epsilon: Array | float) -> Array:
     return jnp.argmax(jnp.where(allowed, order, -1.0), axis=-1).astype(jnp.int32)
 
 
-def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Array:
+def epsilon_greedy_probabilities(q_values: Array, epsilon: ArrayLike) -> Array:
     """The probability of each action under `epsilon_greedy`: `[..., num_actions]`, float32."""
     greedy = _greedy(q_values).astype(jnp.float32)
     greedy = greedy / greedy.sum(axis=-1, keepdims=True)
@@ -40,7 +39,7 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Arr
 
 def linear_epsilon(
     owner: str, epsilon_start: Array | float, epsilon_final: Array | float, epsilon_decay_steps: int
-) -> Callable[[Array], Array]:
+) -> optax.Schedule:
     """Epsilon as a function of the environment step: linear from the first to the second, and constant after that.
 
     Args:
@@ -57,7 +56,7 @@ def linear_epsilon(
     return optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
 
-def spread_epsilons(epsilon: Array | float, spread: Array | float, num_envs: int) -> Array:
+def spread_epsilons(epsilon: ArrayLike, spread: Array | float, num_envs: int) -> Array:
     """One epsilon for each of N environments, `[N]`; the first has the given one.
 
     ```

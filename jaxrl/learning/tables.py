@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrl import checks
 from jaxrl.exploration import epsilon_greedy
@@ -73,7 +74,7 @@ def indicator(table: Array, state: Array, action: Array) -> Array:
     return ((jnp.arange(rows) == state)[:, None] & (jnp.arange(columns) == action)).astype(jnp.float32)
 
 
-def act_epsilon_greedily(epsilon_at: Callable[[Array], Array]) -> Callable[..., Any]:
+def act_epsilon_greedily(epsilon_at: optax.Schedule) -> Callable[..., Any]:
     """The `act` of an agent whose state has a table `q`, `[S, A]`."""
 
     def act(state: PyTree, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
@@ -82,7 +83,7 @@ def act_epsilon_greedily(epsilon_at: Callable[[Array], Array]) -> Callable[..., 
     return act
 
 
-def act_on_policy(epsilon_at: Callable[[Array], Array]) -> Callable[..., Any]:
+def act_on_policy(epsilon_at: optax.Schedule) -> Callable[..., Any]:
     """The `act` of an agent that learns from the next action, and so has drawn it when it learns.
 
     Its state has the table `q` and `next_action`, which is the one for the state that was observed last; the memory
@@ -123,8 +124,9 @@ def features_of(spec: Spec, features: Features | None) -> Features:
     """`features`, or where it is None, one-hot vectors of discrete states and flat ones of arrays."""
     if features is not None:
         return features
-    if isinstance(spec.obs_space, Discrete):
-        return lambda obs: jax.nn.one_hot(obs, spec.obs_space.n)
+    space = spec.obs_space
+    if isinstance(space, Discrete):
+        return lambda obs: jax.nn.one_hot(obs, space.n)
     return jnp.ravel
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl.checks import JaxrlError
+from jaxrl.constructors import recorded
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 Metric = Callable[[PyTree, Transition], Array]
@@ -27,6 +28,7 @@ class EpisodeMeanState(NamedTuple):
     totals: dict[str, Array]
 
 
+@recorded
 def report(agent: Agent, /, **metrics: Metric) -> Agent:
     """The same agent, with further metrics.
 
@@ -55,7 +57,8 @@ def report(agent: Agent, /, **metrics: Metric) -> Agent:
     return agent._replace(update=update)
 
 
-def report_episode_mean(agent: Agent, num_episodes: int, /, **metrics: Metric) -> Agent:
+@recorded
+def report_episode_mean(agent: Agent, /, num_episodes: int, **metrics: Metric) -> Agent:
     """The same agent, with further metrics that are means over the ends of its first episodes so far.
 
     Args:
@@ -76,7 +79,7 @@ def report_episode_mean(agent: Agent, num_episodes: int, /, **metrics: Metric) -
         )
 
     def init(key: Key, spec: Spec) -> EpisodeMeanState:
-        return EpisodeMeanState(agent.init(key, spec), jnp.float32(0), dict.fromkeys(metrics, jnp.float32(0)))
+        return EpisodeMeanState(agent.init(key, spec), jnp.float32(0), {name: jnp.float32(0) for name in metrics})
 
     def act(state: EpisodeMeanState, memory: PyTree, obs: PyTree, key: Key, step: Array, explore: bool = True):
         return agent.act(state.agent, memory, obs, key, step, explore=explore)

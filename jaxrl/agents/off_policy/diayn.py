@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,7 +150,7 @@ def diayn(
     discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
     optimizers = DIAYNParams((), optax.adam(discriminator_learning_rate))  # SAC has its own
 
-    def guess(params: PyTree, obs: Array) -> distrax.Categorical:  # q(. | s)
+    def guess(params: PyTree, obs: Array) -> Any:  # q(. | s)
         return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
 
     inner = soft_actor_critic(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +17,7 @@ from jaxrl.learning.experience import GradientStep, Learner, Moment, ReplayState
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, make_critics, make_torso
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
@@ -172,7 +172,7 @@ def soft_actor_critic(
     check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
 
-    def actor(spec: Spec) -> nn.Module:
+    def actor(spec: Spec) -> Module:
         return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
     def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def pqn(
       128
     """
     checks.number("pqn", 0, 1, gamma=gamma, lambda_=lambda_)
-    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    sizes: dict[str, Any] = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
     check_sizes("pqn", num_envs=num_envs, rollout_length=rollout_length, **sizes)
     check_network("pqn", hidden_sizes, activation)
     optimizer = make_optimizer("pqn", "radam", learning_rate, max_grad_norm, anneal_steps, ("radam",))

@@ -207,7 +207,7 @@ def r2d2(
         text = "replay.capacity" if isinstance(replay, Replay) else "replay_size"
         text += f"={capacity} is not accepted; it must be at least num_envs * (burn_in + unroll), which is {least}"
         raise checks.JaxrlError(f"r2d2: {text}")
-    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
     epsilon_at = linear_epsilon("r2d2", epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
@@ -283,7 +283,7 @@ def r2d2(
         value = jnp.sum(LOSSES[loss](errors, jnp.zeros_like(errors)), axis=0) / unroll
         return Loss(value, priority, {"q_mean": q_mean})
 
-    learn = value_regression.make_update(
+    learn = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau, anneal_steps=anneal_steps, prepare=prepare, length=length,
         extras=("memory",),
