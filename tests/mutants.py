@@ -67,9 +67,14 @@ MUTANTS = [
         "counts = jnp.arange(",
         EXPERIENCE,
     ),
-    M("learning/experience.py", "relabel=hindsight,", 'relabel="none",', f"{OTHERS}[dqn]"),
-    M("learning/experience.py", "alpha=priority_alpha, beta=priority_beta,", "alpha=priority_alpha,", f"{FLOATS}[dqn]"),
-    M("learning/experience.py", "beta_steps=priority_beta_steps, ", "", f"{OTHERS}[dqn]"),
+    M("learning/experience.py", "relabelled(strategy=hindsight)", "relabelled()", f"{OTHERS}[dqn]"),
+    M(
+        "learning/experience.py",
+        '"alpha": priority_alpha, "beta": priority_beta,',
+        '"alpha": priority_alpha,',
+        f"{FLOATS}[dqn]",
+    ),
+    M("learning/experience.py", ', "beta_steps": priority_beta_steps}', "}", f"{OTHERS}[dqn]"),
     M(
         "learning/experience.py",
         "replay.sample(memory, sample_key, seen, length)\n                learner",
@@ -809,8 +814,6 @@ MUTANTS = [
         "step // sort_every == 0",
         "replay/test_prioritized.py",
     ),
-    M("replay/select.py", "beta=beta, beta_steps=beta_steps\n", "beta_steps=beta_steps\n", f"{FLOATS}[dqn]"),
-    M("replay/select.py", "hindsight(strategy=relabel)", "hindsight()", f"{OTHERS}[dqn]"),
     M("replay/sum_tree.py", "here = (child > 0) & (end <= rest)", "here = end <= rest", "replay/test_sum_tree.py"),
     M(
         "replay/sum_tree.py",

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.replay import NO_SLOT, Replay, Sample
+from jaxrl.replay import NO_SLOT, Replay, Sample, prioritized, ranked, ring, uniform
+from jaxrl.replay import hindsight as relabelled
+from jaxrl.replay.hindsight import STRATEGIES
 from jaxrl.replay.n_step import NStep, aggregate
-from jaxrl.replay.select import select
 from jaxrl.transforms import normalize
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+
+REPLAYS = {"uniform": uniform, "prioritized": prioritized, "ranked": ranked}
 
 
 class ReplayState(NamedTuple):
@@ -258,14 +261,18 @@ def make_experience(
     if isinstance(replay, Replay):
         sizes = {"replay.batch_size": replay.batch_size, "replay.capacity": replay.capacity}
     check_schedule(owner, sizes, warmup_steps, added)
-    memory = select(
-        owner, replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
-        beta_steps=priority_beta_steps, relabel=hindsight,
-    )  # fmt: skip
+    checks.one_of(owner, ("none", *STRATEGIES), hindsight=hindsight)
+    if not isinstance(replay, Replay):
+        checks.one_of(owner, REPLAYS, replay=replay)
+        priorities = {"alpha": priority_alpha, "beta": priority_beta, "beta_steps": priority_beta_steps}
+        read = ring.window if hindsight == "none" else relabelled(strategy=hindsight)
+        replay = REPLAYS[replay](
+            capacity=replay_size, batch_size=batch_size, read=read, **({} if replay == "uniform" else priorities)
+        )
     checks.one_of(owner, (False, True), normalize_observations=normalize_observations)
-    memory = normalize.normalize_replay(memory) if normalize_observations else memory
+    replay = normalize.normalize_replay(replay) if normalize_observations else replay
     return Experience(
-        owner, memory, normalize_observations, gamma, n_step, warmup_steps, gradient_steps, num_envs, rollout_length
+        owner, replay, normalize_observations, gamma, n_step, warmup_steps, gradient_steps, num_envs, rollout_length
     )
 
 

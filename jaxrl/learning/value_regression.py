@@ -12,8 +12,6 @@ import optax
 from jaxrl import checks
 from jaxrl.learning.experience import Experience, Learner, Moment, ReplayState
 from jaxrl.learning.optimizer import annealed
-from jaxrl.learning.value_heads import LOSSES
-from jaxrl.networks import ACTIVATIONS
 from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -31,34 +29,11 @@ class Loss(NamedTuple):
     metrics: Metrics
 
 
-def check_regression(
-    owner: str,
-    *,
-    learning_rate: Array | float,
-    max_grad_norm: Array | float,
-    target_update_every: int,
-    tau: Array | float,
-    loss: str,
-    hidden_sizes: tuple[int, ...],
-    activation: str,
-    anneal_steps: int = 0,
-):
-    """Checks the arguments that these agents have in common.
-
-    Raises:
-      JaxrlError: naming the argument, its value and what is accepted.
-    """
+def clipped_adam(
+    owner: str, learning_rate: Array | float, max_grad_norm: Array | float
+) -> optax.GradientTransformation:
+    """Adam on gradients that are clipped to a global norm; raises a `JaxrlError` where either is not above 0."""
     checks.number(owner, 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
-    checks.number(owner, 0, 1, open_low=True, tau=tau)
-    checks.integer(owner, 0, anneal_steps=anneal_steps)
-    checks.integer(owner, target_update_every=target_update_every)
-    checks.integer(owner, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of(owner, LOSSES, loss=loss)
-    checks.one_of(owner, ACTIVATIONS, activation=activation)
-
-
-def clipped_adam(learning_rate: Array | float, max_grad_norm: Array | float) -> optax.GradientTransformation:
-    """Adam on gradients that are clipped to a global norm."""
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
 
 
@@ -110,7 +85,13 @@ def regress_to_targets(
       target_network: whether there is one; if not, the online network takes its place.
       anneal_steps: environment steps over which the steps of the optimiser shrink linearly to nothing; 0 keeps them.
       **sampling: `prepare`, `length` and `extras` of `Experience.make_update`.
+
+    Raises:
+      JaxrlError: where an argument is out of its range.
     """
+    checks.number(experience.owner, 0, 1, open_low=True, tau=tau)
+    checks.integer(experience.owner, target_update_every=target_update_every)
+    checks.integer(experience.owner, 0, anneal_steps=anneal_steps)
 
     def move(params: PyTree, target_params: PyTree, moment: Moment) -> PyTree:
         """The target parameters after a gradient step, in which as many moves are due as periods end with it."""

@@ -15,9 +15,11 @@ from jaxrl.constructors import agent_constructor, preset
 from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import value_heads, value_regression
 from jaxrl.learning.experience import ReplayState, make_experience
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.value_heads import LOSSES
+from jaxrl.learning.value_regression import Loss
 from jaxrl.losses import take
 from jaxrl.networks import DUELING, QNetwork, make_q_network
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.types import Agent, Array, Key, PyTree, Spec
@@ -130,10 +132,8 @@ def dqn(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "dqn", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
-    )  # fmt: skip
+    check_network("dqn", hidden_sizes, activation)
+    checks.one_of("dqn", LOSSES, loss=loss)
     checks.integer("dqn", atoms=atoms, quantiles=quantiles)
     checks.number("dqn", v_min=v_min, v_max=v_max)
     checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
@@ -146,7 +146,7 @@ def dqn(
         head = value_heads.categorical(atoms, v_min, v_max)
     else:
         head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam("dqn", learning_rate, max_grad_norm)
     epsilon_at = linear_epsilon("dqn", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:

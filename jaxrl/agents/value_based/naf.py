@@ -7,14 +7,16 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import value_regression
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
 from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.value_regression import Loss
 from jaxrl.networks import make_torso, orthogonal
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
@@ -164,11 +166,9 @@ def naf(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
-    )  # fmt: skip
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
+    check_network("naf", hidden_sizes, activation)
+    checks.one_of("naf", LOSSES, loss=loss)
+    optimizer = value_regression.clipped_adam("naf", learning_rate, max_grad_norm)
     wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:

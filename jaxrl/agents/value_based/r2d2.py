@@ -13,8 +13,9 @@ from jaxrl.exploration import epsilon_greedy, linear_epsilon, spread_epsilons
 from jaxrl.learning import value_regression
 from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.value_regression import Loss
 from jaxrl.losses import take
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
 from jaxrl.replay import Replay, Sample
@@ -191,10 +192,8 @@ def r2d2(
         warmup_steps=warmup_steps, replay_ratio=replay_ratio, normalize_observations=normalize_observations,
         num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
-    )  # fmt: skip
+    check_network("r2d2", hidden_sizes, activation)
+    checks.one_of("r2d2", LOSSES, loss=loss)
     checks.number("r2d2", 0, 1, priority_eta=priority_eta)
     checks.number("r2d2", 0, epsilon_spread=epsilon_spread)
     checks.integer("r2d2", unroll=unroll, cell_size=cell_size)
@@ -207,7 +206,7 @@ def r2d2(
         text = "replay.capacity" if isinstance(replay, Replay) else "replay_size"
         text += f"={capacity} is not accepted; it must be at least num_envs * (burn_in + unroll), which is {least}"
         raise checks.JaxrlError(f"r2d2: {text}")
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam("r2d2", learning_rate, max_grad_norm)
     epsilon_at = linear_epsilon("r2d2", epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
