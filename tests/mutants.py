@@ -492,8 +492,8 @@ MUTANTS = [
     M("agents/policy_gradient/ppo.py", "kl > target * 1.5", "kl > target * 15", "agents/test_ppo.py"),
     M(
         "agents/policy_gradient/ppo.py",
-        "policy, _ = policy_and_value(network(state.spec), params, data)",
-        "policy, _ = policy_and_value(network(state.spec), state.params, data)",
+        "policy, _ = policy_and_value(networks.of(state.spec), params, data)",
+        "policy, _ = policy_and_value(networks.of(state.spec), state.params, data)",
         "agents/test_ppo.py",
     ),
     M(
