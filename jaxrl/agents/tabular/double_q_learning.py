@@ -61,8 +61,6 @@ def double_q_learning(
         table = common.action_values("double_q_learning", spec, initial_value)
         return DoubleQLearningState(spec, jnp.stack([table, table]))
 
-    act = common.act_epsilon_greedily(epsilon_at)
-
     def update(
         state: DoubleQLearningState, trajectory: Transition, key: Key, step: Array
     ) -> tuple[DoubleQLearningState, Metrics]:
@@ -76,6 +74,4 @@ def double_q_learning(
         tables = state.tables + learning_rate * error * moved
         return DoubleQLearningState(state.spec, tables), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, name="double_q_learning", tolerates_stale_actions=True
-    )
+    return common.off_policy_control("double_q_learning", init, epsilon_at, update)

@@ -44,7 +44,6 @@ def expected_sarsa(
     epsilon_at = linear_epsilon("expected_sarsa", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     init = common.init_table("expected_sarsa", initial_value)
-    act = common.act_epsilon_greedily(epsilon_at)
 
     def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
@@ -53,4 +52,4 @@ def expected_sarsa(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="expected_sarsa", tolerates_stale_actions=True)
+    return common.off_policy_control("expected_sarsa", init, epsilon_at, update)

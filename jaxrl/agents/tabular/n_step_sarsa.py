@@ -84,8 +84,4 @@ def n_step_sarsa(
         metrics = {"td_error": errors.sum() / jnp.maximum(due.sum(), 1), "epsilon": epsilon_at(step)}
         return NStepSarsaState(state.spec, q, next_action, window), metrics
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="n_step_sarsa",
-        interrupt=common.forget_window,
-    )  # fmt: skip
+    return common.on_policy_control("n_step_sarsa", init, epsilon_at, update, interrupt=common.forget_window)

@@ -48,7 +48,6 @@ def q_learning(
     epsilon_at = linear_epsilon("q_learning", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     init = common.init_table("q_learning", initial_value)
-    act = common.act_epsilon_greedily(epsilon_at)
 
     def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
@@ -56,4 +55,4 @@ def q_learning(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning", tolerates_stale_actions=True)
+    return common.off_policy_control("q_learning", init, epsilon_at, update)

@@ -62,5 +62,4 @@ def sarsa(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return SarsaState(state.spec, q, next_action), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa")
+    return common.on_policy_control("sarsa", init, epsilon_at, update)

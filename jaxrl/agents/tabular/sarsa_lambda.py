@@ -80,8 +80,7 @@ def sarsa_lambda(
         metrics = {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
         return SarsaLambdaState(state.spec, q, trace, next_action), metrics
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa_lambda",
-        interrupt=lambda state, step: state._replace(trace=jnp.zeros_like(state.trace)),
-    )  # fmt: skip
+    def interrupt(state: SarsaLambdaState, step: Array) -> SarsaLambdaState:
+        return state._replace(trace=jnp.zeros_like(state.trace))
+
+    return common.on_policy_control("sarsa_lambda", init, epsilon_at, update, interrupt=interrupt)
