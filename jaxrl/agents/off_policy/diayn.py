@@ -16,8 +16,7 @@ from jaxrl.agents.off_policy.sac import soft_actor_critic
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning.action_scale import check_bounded
 from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
-from jaxrl.learning.off_policy import check_networks, descend
-from jaxrl.learning.temperature import check_temperature
+from jaxrl.learning.off_policy import descend
 from jaxrl.networks import MLP, Policy, PolicyHead
 from jaxrl.networks.torsos import as_floats, holds_pixels
 from jaxrl.replay import Replay, Sample
@@ -139,25 +138,21 @@ def diayn(
     checks.number("diayn", 0, reward_weight=reward_weight)
     entries = {f"discriminator_observes[{i}]": x for i, x in enumerate(discriminator_observes)}
     checks.integer("diayn", 0, **entries)
-    shared = {
-        "actor_learning_rate": actor_learning_rate, "critic_learning_rate": critic_learning_rate,
-        "temperature_learning_rate": temperature_learning_rate, "tau": tau, "num_critics": num_critics,
-        "hidden_sizes": hidden_sizes, "activation": activation, "layer_norm": layer_norm,
-    }  # fmt: skip
-    check_networks("diayn", discriminator_learning_rate=discriminator_learning_rate, **shared)
-    check_temperature("diayn", temperature, initial_temperature, initial_temperature, 1)
-    checks.number("diayn", target_entropy=target_entropy)
+    checks.number("diayn", 0, open_low=True, discriminator_learning_rate=discriminator_learning_rate)
+    inner = soft_actor_critic(
+        "diayn", warmup_steps, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
+        temperature_learning_rate=temperature_learning_rate, tau=tau, num_critics=num_critics,
+        hidden_sizes=hidden_sizes, activation=activation, layer_norm=layer_norm, temperature=temperature,
+        initial_temperature=initial_temperature, final_temperature=0.0, temperature_steps=1,
+        target_entropy=target_entropy, target_critics=0, policy_value="min", policy_delay=1, target_update_every=1,
+        dropout=0.0, torso="auto",
+    )  # fmt: skip
+
     discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
     optimizers = DIAYNParams((), optax.adam(discriminator_learning_rate))  # SAC has its own
 
     def guess(params: PyTree, obs: Array) -> Any:  # q(. | s)
         return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
-
-    inner = soft_actor_critic(
-        warmup_steps, **shared, temperature=temperature, initial_temperature=initial_temperature, final_temperature=0.0,
-        temperature_steps=1, target_entropy=target_entropy, target_critics=0, policy_value="min", policy_delay=1,
-        target_update_every=1, dropout=0.0, torso="auto",
-    )  # fmt: skip
 
     def init(key: Key, spec: Spec) -> ReplayState:
         check_bounded("diayn", spec, "discrete_sac or dqn")

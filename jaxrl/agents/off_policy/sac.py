@@ -127,7 +127,7 @@ def sac(
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
     parts = soft_actor_critic(
-        warmup_steps, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
+        "sac", warmup_steps, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
         temperature_learning_rate=temperature_learning_rate, tau=tau, temperature=temperature,
         initial_temperature=initial_temperature, final_temperature=final_temperature,
         temperature_steps=temperature_steps, target_entropy=target_entropy, num_critics=num_critics,
@@ -151,47 +151,47 @@ class SoftActorCritic(NamedTuple):
 
 
 def soft_actor_critic(
-    warmup_steps: int, *,
+    owner: str, warmup_steps: int, *,
     actor_learning_rate: Array | float, critic_learning_rate: Array | float, temperature_learning_rate: Array | float,
     tau: Array | float, temperature: str, initial_temperature: Array | float, final_temperature: Array | float,
     temperature_steps: int, target_entropy: Array | float, num_critics: int, target_critics: int, policy_value: str,
     policy_delay: int, target_update_every: int, hidden_sizes: tuple[int, ...], activation: str, layer_norm: bool,
     dropout: Array | float, torso: str,
 ) -> SoftActorCritic:  # fmt: skip
-    """SAC without its experience. The arguments are those of `sac`."""
+    """SAC without its experience, for an agent whose name errors begin with. The arguments are those of `sac`."""
     off_policy.check_networks(
-        "sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
+        owner, hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,
         policy_delay=policy_delay, target_update_every=target_update_every, layer_norm=layer_norm,
     )  # fmt: skip
-    checks.one_of("sac", POLICY_VALUES, policy_value=policy_value)
-    checks.number("sac", target_entropy=target_entropy)
-    checks.number("sac", 0, 0.99, dropout=dropout)
-    checks.integer("sac", 0, target_critics=target_critics)
-    checks.one_of("sac", range(num_critics + 1), target_critics=target_critics)
-    check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
+    checks.one_of(owner, POLICY_VALUES, policy_value=policy_value)
+    checks.number(owner, target_entropy=target_entropy)
+    checks.number(owner, 0, 0.99, dropout=dropout)
+    checks.integer(owner, 0, target_critics=target_critics)
+    checks.one_of(owner, range(num_critics + 1), target_critics=target_critics)
+    check_temperature(owner, temperature, initial_temperature, final_temperature, temperature_steps)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
 
     def actor(spec: Spec) -> Module:
-        return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
+        return SquashedGaussian(make_torso(owner, spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
     def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:
         """Of as many critics as there are parameters of, `[n, B]`."""
-        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
+        critics = make_critics(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
         rngs = None if isinstance(dropout, int | float) and dropout == 0 else {"dropout": key}
         return critics(len(jax.tree.leaves(params)[0])).apply(params, obs, action, rngs=rngs)
 
     def entropy_of(spec: Spec) -> Temperature:
         return make_temperature(
-            "sac", temperature, initial_temperature, final_temperature, temperature_steps,
-            target_entropy * spec.action_space.shape[0], make_torso("sac", spec, torso, hidden_sizes, activation),
+            owner, temperature, initial_temperature, final_temperature, temperature_steps,
+            target_entropy * spec.action_space.shape[0], make_torso(owner, spec, torso, hidden_sizes, activation),
         )  # fmt: skip
 
     def init(key: Key, spec: Spec) -> Learner:
-        check_bounded("sac", spec, "discrete_sac or dqn")
+        check_bounded(owner, spec, "discrete_sac or dqn")
         actor_key, critic_key, alpha_key = jax.random.split(key, 3)
         obs, action = off_policy.examples(spec)
-        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
+        critics = make_critics(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
         critic_params = critics.init(critic_key, obs, action)
         params = SACParams(actor(spec).init(actor_key, obs), critic_params, entropy_of(spec).init(alpha_key, obs))
         return off_policy.first_learner(params, critic_params, optimizers)
