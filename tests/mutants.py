@@ -1204,7 +1204,7 @@ MUTANTS = [
         "jnp.where(on_target, old.held + 1, old.held)",
         "envs/test_envs_control.py",
     ),
-    M("envs/own/point_reach.py", "<= RADIUS\n", "<= 2 * RADIUS\n", "envs/test_envs_goals.py"),
+    M("envs/own/point_reach.py", "<= RADIUS)", "<= 2 * RADIUS)", "envs/test_envs_goals.py"),
     M(
         "envs/own/bit_flip.py",
         "wanted = jnp.where(jnp.all(bits == wanted), other, wanted)\n",
