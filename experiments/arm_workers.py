@@ -12,8 +12,6 @@ fewer, the sooner an agent has learnt the easy arm. On the hard one, more worker
     python experiments/arm_workers.py
 """
 
-from __future__ import annotations
-
 import pathlib
 import time
 from typing import Literal, NamedTuple
@@ -82,9 +80,9 @@ def main(
                 runs[env, name, count] = run
                 cells = (run.returns[:, i] for i in (INTERVALS // 2, INTERVALS))
                 rows.append((env.split("-")[1], name, count, *cells, f"{run.steps[-1]:,}", f"{run.seconds[-1]:.1f}"))
+                band, label = iqm_interval(run.returns), f"{count} worker{'s' if count > 1 else ''}"
                 for axes, x in zip(grid[row, column], (run.steps, run.seconds), strict=True):
-                    label = f"{count} worker{'s' if count > 1 else ''}"
-                    draw_band(axes, x, *iqm_interval(run.returns), label, color)
+                    draw_band(axes, x, *band, label, color)
                     axes.set_title(f"{name}, {env}", fontsize=11)
         for axes, xlabel in zip(grid[-1, column], (STEPS, "seconds"), strict=True):
             axes.set_xlabel(xlabel)

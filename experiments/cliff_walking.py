@@ -7,8 +7,6 @@ has the greedy paths at the end, which are the upper part: along the edge in 13 
     python experiments/cliff_walking.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

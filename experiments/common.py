@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import jaxrl
-from jaxrl import checks
+from jaxrl import Results, checks
+from jaxrl.analysis.compare import comparison_table, plot_environments
 from jaxrl.runs.program import seed_keys
 from jaxrl.types import Agent, Env, Key, Metrics, PyTree
 
@@ -64,6 +65,22 @@ def show(table: Table, figure: Figure, path: pathlib.Path):
     """Prints the table, writes the figure, and says where."""
     rich.print(table)
     save(figure, path)
+
+
+def show_comparison(title: str, runs: Mapping[str, Mapping[str, Results]], path: pathlib.Path, by_time: bool = False):
+    """Shows runs by environment and agent, and returns their final greedy returns, `[S]` each."""
+    table = comparison_table(f"{title}: IQM (95 % interval)", runs)
+    show(table, plot_environments(f"{title}: IQM and 95 % interval", runs, by_time=by_time), path)
+    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
+
+
+def by_name(results: Results, names: Sequence[str], *metrics: str) -> dict[str, dict[str, np.ndarray]]:
+    """Of each configuration of a sweep its metrics, `[S, intervals]`, and its `eval_return` at the end, `[S]`."""
+    final = results.final("eval_return")
+    return {
+        name: {metric: results.metrics[metric][i] for metric in metrics} | {"eval_return": final[i]}
+        for i, name in enumerate(names)
+    }
 
 
 def save(figure: Figure, path: pathlib.Path):

@@ -8,50 +8,27 @@ in an hour and a quarter. `--scale` lengthens or shortens all runs.
     python experiments/continuous_control.py
 """
 
-from __future__ import annotations
-
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from common import FIGURES, folder_of, on_all_cores, show
+from common import FIGURES, folder_of, on_all_cores, show_comparison
 
 import jaxrl
-from jaxrl.analysis.compare import comparison_table, plot_environments
-
-
-class Problem(NamedTuple):
-    """An environment: its steps, what of all agents and of SAC alone is not the default, arguments of `make`, and the
-    greedy episodes of an evaluation.
-    """
-
-    steps: int
-    hyper_parameters: dict[str, Any]
-    of_sac: dict[str, Any]
-    env_params: dict[str, Any]
-    eval_episodes: int
-
 
 SMALL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 MANY = {
-    "hidden_sizes": (64, 64),
-    "num_envs": 64,
-    "replay_ratio": 0.125,
-    "batch_size": 128,
-    "replay_size": 2**18,
-    "warmup_steps": 8_192,
-    "actor_learning_rate": 6e-4,
-    "critic_learning_rate": 6e-4,
-    "normalize_observations": True,
-}
+    "hidden_sizes": (64, 64), "num_envs": 64, "replay_ratio": 0.125, "batch_size": 128, "replay_size": 2**18,
+    "warmup_steps": 8_192, "actor_learning_rate": 6e-4, "critic_learning_rate": 6e-4, "normalize_observations": True,
+}  # fmt: skip
 ENTROPY = {"target_entropy": -0.5, "initial_temperature": 0.1}  # Brax's rewards are small
-POOL = {"reset_pool": 64}
+BRAX = MANY | {"eval_episodes": 4, "env_params": {"reset_pool": 64}}
 FAR = {"gamma": 0.997}  # a hopper falls or stands by what it did a few hundred steps before
-PROBLEMS = {
-    "Pendulum-v1": Problem(30_000, SMALL, {}, {}, 10),
-    "brax/halfcheetah": Problem(300_000, MANY, ENTROPY, POOL, 4),
-    "brax/hopper": Problem(600_000, MANY | FAR, ENTROPY, POOL, 4),
-    "brax/reacher": Problem(200_000, MANY, ENTROPY, POOL, 4),
+PROBLEMS = {  # the environment steps, and of all agents and of SAC alone what of `sweep`'s arguments is not the default
+    "Pendulum-v1": (30_000, SMALL, {}),
+    "brax/halfcheetah": (300_000, BRAX, ENTROPY),
+    "brax/hopper": (600_000, BRAX | FAR, ENTROPY),
+    "brax/reacher": (200_000, BRAX, ENTROPY),
 }
 AGENTS = {"DDPG": jaxrl.ddpg, "TD3": jaxrl.td3, "SAC": jaxrl.sac}
 
@@ -74,21 +51,14 @@ def main(
     """
     results = {env: {} for env in envs}
     for env in envs:
-        problem, steps = PROBLEMS[env], round(PROBLEMS[env].steps * scale)
+        full, of_all, of_sac = PROBLEMS[env]
+        steps = round(full * scale)
         for name, constructor in AGENTS.items():
             results[env][name] = jaxrl.sweep(
                 constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20,
-                eval_episodes=problem.eval_episodes, env_params=problem.env_params,
-                out=folder_of(runs, f"{env}, {name}"),
-                **problem.hyper_parameters | (problem.of_sac if name == "SAC" else {}),
+                out=folder_of(runs, f"{env}, {name}"), **of_all | (of_sac if name == "SAC" else {}),
             )  # fmt: skip
-    found = comparison_table(f"Continuous control, {seeds:,} seeds: IQM (95 % interval)", results)
-    show(
-        found,
-        plot_environments(f"Continuous control, {seeds:,} seeds: IQM and 95 % interval", results, by_time=True),
-        out,
-    )
-    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in results.items()}
+    return show_comparison(f"Continuous control, {seeds:,} seeds", results, out, by_time=True)
 
 
 if __name__ == "__main__":

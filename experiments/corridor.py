@@ -8,8 +8,6 @@ The book has no such figure; the agent is that of Sutton and Barto 2018, section
     python experiments/corridor.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

@@ -10,8 +10,6 @@ improving after 300,000 steps, its standard deviation gone; constant noise ends 
     python experiments/cross_entropy.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 

@@ -7,16 +7,13 @@ step moves both targets by a hundredth. Hard: the actor's is replaced every 600 
     python experiments/ddpg_targets.py
 """
 
-from __future__ import annotations
-
 import math
 import pathlib
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, on_all_cores, show_comparison
 
 import jaxrl
-from jaxrl.analysis.compare import comparison_table, plot_environments
 
 STEPS = 40_000
 STD = math.sqrt(3) / 2  # of the noise, where the actions' bounds are [-1, 1]
@@ -59,10 +56,7 @@ def main(
         )
         for name, update in UPDATES.items()
     }  # fmt: skip
-    runs = {"Pendulum-v1": runs}
-    found = comparison_table(f"DDPG by its target networks, {seeds:,} seeds: IQM (95 % interval)", runs)
-    show(found, plot_environments(f"DDPG by its target networks, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
+    return show_comparison(f"DDPG by its target networks, {seeds:,} seeds", {"Pendulum-v1": runs}, out)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ MountainCar-v0 each step costs 1, up to a flag that random actions hardly ever r
     python experiments/deep_q.py
 """
 
-from __future__ import annotations
-
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from common import FIGURES, on_all_cores, show
@@ -20,32 +18,17 @@ from jaxrl.analysis.compare import table
 from jaxrl.analysis.plot import EVALUATION_COLOR, EVALUATION_STYLE, draw_band, new_figure
 from jaxrl.analysis.statistics import interquartile_mean
 
-
-class Problem(NamedTuple):
-    """Further arguments of `make`, environment steps, and what of DQN's is not the default."""
-
-    env_params: dict[str, Any]
-    steps: int
-    hyper_parameters: dict[str, Any]
-
-
-PROBLEMS = {
-    "jaxrl/Maze-v0": Problem(
-        {"flatten_observations": True},
-        5_000,
-        {"gamma": 0.9, "batch_size": 32, "warmup_steps": 200, "epsilon_decay_steps": 2_000, "target_update_every": 100},
-    ),
-    "CartPole-v1": Problem(
-        {},
-        100_000,
-        {"learning_rate": 1e-3, "replay_size": 100_000, "double": True, "rollout_length": 4, "replay_ratio": 0.25},
-    ),
-    "MountainCar-v0": Problem(
-        {"max_steps_in_episode": 2_000},
-        100_000,
-        {"learning_rate": 1e-3, "batch_size": 64, "replay_size": 20_000, "double": True},
-    ),
-}
+PROBLEMS = {  # the environment steps, arguments of `make`, and what of DQN's is not the default
+    "jaxrl/Maze-v0": (5_000, {"flatten_observations": True}, {
+        "gamma": 0.9, "batch_size": 32, "warmup_steps": 200, "epsilon_decay_steps": 2_000, "target_update_every": 100,
+    }),
+    "CartPole-v1": (100_000, {}, {
+        "learning_rate": 1e-3, "replay_size": 100_000, "double": True, "rollout_length": 4, "replay_ratio": 0.25,
+    }),
+    "MountainCar-v0": (100_000, {"max_steps_in_episode": 2_000}, {
+        "learning_rate": 1e-3, "batch_size": 64, "replay_size": 20_000, "double": True,
+    }),
+}  # fmt: skip
 
 
 def main(
@@ -64,16 +47,15 @@ def main(
     Returns:
       by environment: `episode_return` in training, `[S, intervals]`, and `eval_return` at the end, `[S]`.
     """
-    runs = {
-        env: jaxrl.sweep(
-            jaxrl.dqn, env, num_steps=round(PROBLEMS[env].steps * scale), seeds=seeds, eval_episodes=eval_episodes,
-            progress=True, env_params=PROBLEMS[env].env_params, **PROBLEMS[env].hyper_parameters,
-        )
-        for env in problems
-    }  # fmt: skip
     numbers, rows = {}, []
-    figure, panels = new_figure(f"DQN, {seeds:,} seeds: IQM and 95 % interval", list(runs), ylabel="return per episode")
-    for axes, (env, run) in zip(panels, runs.items(), strict=True):
+    title = f"DQN, {seeds:,} seeds: IQM and 95 % interval"
+    figure, panels = new_figure(title, problems, ylabel="return per episode")
+    for axes, env in zip(panels, problems, strict=True):
+        steps, env_params, hyper_parameters = PROBLEMS[env]
+        run = jaxrl.sweep(
+            jaxrl.dqn, env, num_steps=round(steps * scale), seeds=seeds, eval_episodes=eval_episodes, progress=True,
+            env_params=env_params, **hyper_parameters,
+        )  # fmt: skip
         numbers[env] = {"episode_return": run.metrics["episode_return"], "eval_return": run.final("eval_return")}
         rows.append((env, f"{run.steps[-1]:,}", run.final("episode_return"), run.final("eval_return")))
         draw_band(axes, *run.curve(), "training")

@@ -11,8 +11,6 @@ states that greedy episodes end in. A skill need not be one way: some lead to se
     python experiments/diayn.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import jax
@@ -24,10 +22,10 @@ from matplotlib.ticker import PercentFormatter
 
 import jaxrl
 from jaxrl.analysis.compare import table
-from jaxrl.analysis.plot import GREY, PALETTE, STEPS, draw_band, new_figure
+from jaxrl.analysis.plot import GREY, PALETTE, draw_band, new_figure
 from jaxrl.analysis.statistics import iqm_interval
 from jaxrl.networks import MLP, Policy, PolicyHead
-from jaxrl.types import Agent, Array, Discrete, Env, Key, PyTree
+from jaxrl.types import Agent, Array, Discrete, Env, PyTree
 
 HORIZON = 25  # steps of an episode
 HIDDEN = (64, 64)
@@ -62,9 +60,11 @@ def main(
         discriminator_learning_rate=1e-3,
     )  # fmt: skip
     states, metrics = train_seeds(agent, env, num_steps=steps, seeds=seeds, names=METRICS)
-    found = jax.vmap(lambda state: ways(agent, env, state, jax.random.key(1), skills, episodes))(states)
+    found = jax.vmap(lambda state: ways(agent, env, state, skills, episodes))(states)
     positions, guesses = jax.device_get(found)
-    numbers = {name: stretches(metrics[name]) for name in METRICS}
+    learnt = {name: metrics[name][:, WARMUP // NUM_ENVS :] for name in METRICS}
+    whole = learnt["accuracy"].shape[1] // SMOOTHED * SMOOTHED
+    numbers = {name: x[:, :whole].reshape(seeds, SMOOTHED, -1).mean(-1) for name, x in learnt.items()}
     numbers["final_accuracy"] = np.mean(guesses == np.arange(skills)[:, None], axis=(1, 2))
     numbers["ways"] = positions[:shown]
 
@@ -76,12 +76,12 @@ def main(
     rows.append(("ends, greedy", numbers["final_accuracy"], chance, ""))
     titles = [f"seed {i}: greedy episodes by skill" for i in range(shown)]
     figure, (curve, *panels) = new_figure(
-        f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM and 95 % interval", ["", *titles], xlabel="",
+        f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM and 95 % interval", ["", *titles],
         size=(4.6 + 3.4 * shown, 3.8), width_ratios=[1.35, *[1] * shown],
     )  # fmt: skip
     draw_band(curve, (ends[1:] + ends[:-1]) / 2, *iqm_interval(numbers["accuracy"]), "the discriminator")
     curve.axhline(1 / skills, color=GREY, lw=1, ls="--", zorder=1, label="chance")
-    curve.set(xlabel=STEPS, ylabel="skills told by one state", ylim=(0, 1))
+    curve.set(ylabel="skills told by one state", ylim=(0, 1))
     curve.yaxis.set_major_formatter(PercentFormatter(1, 0))
     curve.legend(frameon=False, fontsize=10, loc="center right")
     limit = np.abs(numbers["ways"]).max() * 1.05
@@ -92,52 +92,36 @@ def main(
                 axes.plot(*way[-1], marker="o", ms=3.5, color=color)
         axes.spines[:].set(visible=True, color="black")
         axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, ls="--", lw=1, ec=GREY))  # where episodes begin
-        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], xlabel="", aspect="equal")
     title = f"DIAYN, {skills} skills in the plane, {seeds:,} seeds: IQM (95 % interval)"
     show(table(title, ("of", "accuracy", "chance", "reward"), rows), figure, out)
     return numbers
 
 
-def stretches(metric: np.ndarray) -> np.ndarray:
-    """Means of a metric `[S, updates]` over equal stretches of it after the warm-up: `[S, SMOOTHED]`."""
-    learnt = metric[:, WARMUP // NUM_ENVS :]
-    whole = learnt.shape[1] // SMOOTHED * SMOOTHED
-    return learnt[:, :whole].reshape(len(learnt), SMOOTHED, -1).mean(-1)
-
-
-def ways(agent: Agent, env: Env, state: PyTree, key: Key, skills: int, episodes: int) -> tuple[Array, Array]:
+def ways(agent: Agent, env: Env, state: PyTree, skills: int, episodes: int) -> tuple[Array, Array]:
     """Greedy episodes of every skill, from the same places.
-
-    Args:
-      agent: DIAYN of so many skills.
-      env: where.
-      state: the agent's.
-      key: for the places where episodes begin.
-      skills: how many skills.
-      episodes: of each skill.
 
     Returns:
       positions, `[skills, episodes, HORIZON + 1, 2]`, an episode that ended staying where it did; and which skill the
       discriminator takes the last of them for, `[skills, episodes]`.
     """
-    reset_key, run_key = jax.random.split(key)
+    reset_key, run_key = jax.random.split(jax.random.key(1))
     env_state, obs = jax.tree.map(
         lambda x: jnp.tile(x, (skills, *(1,) * (x.ndim - 1))),  # [episodes, ...] -> [skills * episodes, ...]
         jax.vmap(env.reset)(jax.random.split(reset_key, episodes)),
     )
     skill = jnp.repeat(jnp.arange(skills), episodes)
 
-    def one_step(carry: tuple, t: Array) -> tuple[tuple, Array]:
-        env_state, obs, place, ended = carry
+    def one_step(carry, t):
+        env_state, obs, ended = carry
         keys = jax.random.split(jax.random.fold_in(run_key, t), 1 + len(skill))
         action, _, _ = agent.act(state, skill, obs, keys[0], 0, explore=False)
         env_state, outcome = jax.vmap(env.step)(keys[1:], env_state, action)
-        place = jnp.where(ended[:, None], place, outcome.obs)
-        return (env_state, outcome.obs, place, ended | outcome.terminated | outcome.truncated), place
+        obs = jnp.where(ended[:, None], obs, outcome.obs)
+        return (env_state, obs, ended | outcome.terminated | outcome.truncated), obs
 
-    carry = (env_state, obs, obs, jnp.zeros(len(skill), bool))
-    (*_, last, _), places = jax.lax.scan(one_step, carry, jnp.arange(HORIZON))
-    places = jnp.concatenate([obs[None], places]).reshape(HORIZON + 1, skills, episodes, 2)
+    (_, last, _), later = jax.lax.scan(one_step, (env_state, obs, jnp.zeros(len(skill), bool)), jnp.arange(HORIZON))
+    places = jnp.concatenate([obs[None], later]).reshape(HORIZON + 1, skills, episodes, 2)
     discriminator = Policy(MLP(HIDDEN, "relu"), PolicyHead(Discrete(skills)))
     guessed = discriminator.apply(state.params.discriminator, last).mode().reshape(skills, episodes)
     return jnp.moveaxis(places, 0, 2), guessed

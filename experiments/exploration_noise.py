@@ -8,15 +8,12 @@ the same way for as long as a swing takes. Both kinds have the same standard dev
     python experiments/exploration_noise.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, on_all_cores, show_comparison
 
 import jaxrl
-from jaxrl.analysis.compare import comparison_table, plot_environments
 
 COMMON = {
     "hidden_sizes": (64, 64),
@@ -51,10 +48,7 @@ def main(
         )
         for name, noise in NOISES.items()
     }
-    runs = {ENV: runs}
-    found = comparison_table(f"DDPG by its noise, {seeds:,} seeds: IQM (95 % interval)", runs)
-    show(found, plot_environments(f"DDPG by its noise, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
+    return show_comparison(f"DDPG by its noise, {seeds:,} seeds", {ENV: runs}, out)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ than five times the products, which wants an accelerator.
     python experiments/host_environments.py
 """
 
-from __future__ import annotations
-
 import pathlib
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -23,22 +20,6 @@ from common import FIGURES, folder_of, show
 import jaxrl
 from jaxrl.analysis.compare import plot_environments, table
 from jaxrl.analysis.plot import GREY
-from jaxrl.types import Agent
-
-
-class Problem(NamedTuple):
-    """An agent in an environment: how many seeds of how many steps, arguments of `make`, what of the agent is not the
-    default, and the return from which on it is solved.
-    """
-
-    agent: Callable[..., Agent]
-    env: str
-    seeds: int
-    steps: int
-    env_params: dict[str, Any]
-    hyper_parameters: dict[str, Any]
-    solved: float
-
 
 PPO = {
     "num_envs": 16, "rollout_length": 256, "num_epochs": 4, "num_minibatches": 64, "gamma": 0.999, "gae_lambda": 0.98,
@@ -49,21 +30,19 @@ SAC = {
     "warmup_steps": 4_000, "batch_size": 128, "hidden_sizes": (64, 64), "rollout_length": 4,
 }  # fmt: skip
 LANDER = "gymnasium/LunarLander-v3"
-PROBLEMS = {
-    "PPO on lander": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {}, PPO, 200),
-    "SAC on lander": Problem(
-        jaxrl.discrete_sac, LANDER, 16, 250_000, {}, SAC | {"critic_value": "mean", "target_entropy_ratio": 0.05}, 200
-    ),
-    "PPO on lander by degrees": Problem(jaxrl.ppo, LANDER, 16, 1_000_000, {"continuous": True}, PPO, 200),
-    "SAC on lander by degrees": Problem(jaxrl.sac, LANDER, 16, 150_000, {"continuous": True}, SAC, 200),
-    "DQN on Pong": Problem(
-        jaxrl.dqn, "gymnasium/ALE/Pong-v5", 1, 500_000, {"clip_rewards": True, "screen_size": 44},
-        {
-            "learning_rate": 2e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (256,), "double": True,
-            "dueling": True, "n_step": 3, "rollout_length": 4, "warmup_steps": 10_000, "target_update_every": 1_000,
-            "epsilon_decay_steps": 60_000, "epsilon_final": 0.02,
-        },
-        18,
+CONTINUOUS, MEAN = {"continuous": True}, {"critic_value": "mean", "target_entropy_ratio": 0.05}
+PONG = {
+    "learning_rate": 2e-4, "batch_size": 32, "replay_size": 100_000, "hidden_sizes": (256,), "double": True,
+    "dueling": True, "n_step": 3, "rollout_length": 4, "warmup_steps": 10_000, "target_update_every": 1_000,
+    "epsilon_decay_steps": 60_000, "epsilon_final": 0.02,
+}  # fmt: skip
+PROBLEMS = {  # agent and environment, seeds and steps, arguments of `make` and the agent, and what return solves it
+    "PPO on lander": (jaxrl.ppo, LANDER, 16, 1_000_000, {}, PPO, 200),
+    "SAC on lander": (jaxrl.discrete_sac, LANDER, 16, 250_000, {}, SAC | MEAN, 200),
+    "PPO on lander by degrees": (jaxrl.ppo, LANDER, 16, 1_000_000, CONTINUOUS, PPO, 200),
+    "SAC on lander by degrees": (jaxrl.sac, LANDER, 16, 150_000, CONTINUOUS, SAC, 200),
+    "DQN on Pong": (
+        jaxrl.dqn, "gymnasium/ALE/Pong-v5", 1, 500_000, {"clip_rewards": True, "screen_size": 44}, PONG, 18,
     ),
 }  # fmt: skip
 
@@ -90,13 +69,14 @@ def main(
     """
     numbers, rows, columns, solved = {}, [], {}, {}
     for name in problems:
-        problem, steps = PROBLEMS[name], round(PROBLEMS[name].steps * scale)
+        constructor, env, usual, full, env_params, hyper_parameters, threshold = PROBLEMS[name]
+        steps = round(full * scale)
         run = jaxrl.sweep(
-            problem.agent, problem.env, num_steps=steps, seeds=seeds or problem.seeds, progress=True,
-            eval_every=-(-steps // 20), eval_episodes=eval_episodes, out=folder_of(runs, name),
-            env_params=problem.env_params | {"vectorization": vectorization}, **problem.hyper_parameters,
+            constructor, env, num_steps=steps, seeds=seeds or usual, progress=True, eval_every=-(-steps // 20),
+            eval_episodes=eval_episodes, out=folder_of(runs, name),
+            env_params=env_params | {"vectorization": vectorization}, **hyper_parameters,
         )  # fmt: skip
-        reached = run.values("eval_return") >= problem.solved  # [S, T]; a NaN has not
+        reached = run.values("eval_return") >= threshold  # [S, T]; a NaN has not
         at = np.where(reached.any(axis=-1), run.steps[reached.argmax(axis=-1)], np.inf)
         median, speed = np.median(at), run.summary["steps_per_second"]
         numbers[name] = {"eval_return": run.final("eval_return"), "solved_at": at, "steps_per_second": speed}
@@ -104,9 +84,9 @@ def main(
         medians = (f"{x:,.0f}" if np.isfinite(x) else "-" for x in (median, seconds))
         cells = f"{run.steps[-1]:,}", run.final("eval_return"), np.isfinite(at).sum(), *medians, f"{speed:,.0f}"
         rows.append((name, run.num_seeds, *cells))
-        agent, env = name.split(" on ")
-        columns.setdefault(env, {})[f"{agent} ({run.num_seeds})"] = run
-        solved[env] = problem.solved
+        agent, where = name.split(" on ")
+        columns.setdefault(where, {})[f"{agent} ({run.num_seeds})"] = run
+        solved[where] = threshold
     title = "Environments on the host: IQM and 95 % interval (of so many seeds)"
     figure = plot_environments(title, columns, by_time=True)
     for axes, threshold in zip(figure.axes, 2 * list(solved.values()), strict=True):

@@ -10,13 +10,11 @@ baseline alone arrives about an iteration sooner. Whitening does not help, as Ad
     python experiments/linear_baseline.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, by_name, on_all_cores, show
 from matplotlib.ticker import MaxNLocator
 
 import jaxrl
@@ -58,8 +56,7 @@ def main(
         agent, "CartPole-v1", num_steps=iterations * size, seeds=seeds, log_every=size, eval_every=iterations * size,
         progress=True, eval_episodes=eval_episodes, env_params={"max_steps_in_episode": LENGTH}, variant=list(variants),
     )  # fmt: skip
-    greedy = results.final("eval_return")
-    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), greedy]
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
     rows = zip(variants, *columns, strict=True)
     title = f"CartPole of {LENGTH} steps, {seeds:,} seeds: return, IQM (95 % interval)"
     figure, (axes,) = new_figure(
@@ -70,11 +67,7 @@ def main(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=10, loc="lower right")
     show(table(title, ("REINFORCE", "over the run", "at its end", "greedy"), rows), figure, out)
-    return {
-        name: {metric: results.metrics[metric][i] for metric in ("episode_return", "explained_variance")}
-        | {"eval_return": greedy[i]}
-        for i, name in enumerate(variants)
-    }
+    return by_name(results, variants, "episode_return", "explained_variance")
 
 
 def agent(*, variant: str) -> Agent:

@@ -9,8 +9,6 @@ Over 32 seeds it is behind with 5 torques and ahead with 25, as the paper would 
     python experiments/many_actions.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np
@@ -42,8 +40,12 @@ def main(
     Returns:
       by number of torques and network: the sum of rewards since the first step, `[S, intervals]`.
     """
-    numbers = {}
-    for count in torques:
+    numbers, rows = {}, []
+    figure, panels = new_figure(
+        f"Pendulum with few and many torques, {seeds:,} seeds: IQM and 95 % interval",
+        [f"{count} torques" for count in torques], ylabel="accumulated reward / 10", sharey=True,
+    )  # fmt: skip
+    for axes, count in zip(panels, torques, strict=True):
         results = jaxrl.sweep(
             watched, "Pendulum-v1", num_steps=steps, seeds=seeds, progress=True, log_every=log_every, eval_every=steps,
             eval_episodes=1, dueling=[False, True],
@@ -51,21 +53,11 @@ def main(
         )  # fmt: skip
         taken = np.diff(results.steps, prepend=0)  # the metric is a mean over each interval
         numbers[count] = dict(zip(NAMES, (results.metrics["reward"] * taken).cumsum(axis=-1), strict=True))
-
-    shown = sorted({len(results.steps) // 2, len(results.steps)})
-    header = ("torques", "DQN", *(f"after {results.steps[index - 1]:,} steps" for index in shown))
-    rows = [
-        (count, name, *(sums[:, index - 1] for index in shown))
-        for count, found in numbers.items()
-        for name, sums in found.items()
-    ]
-    figure, panels = new_figure(
-        f"Pendulum with few and many torques, {seeds:,} seeds: IQM and 95 % interval",
-        [f"{count} torques" for count in torques], ylabel="accumulated reward / 10", sharey=True,
-    )  # fmt: skip
-    for axes, found in zip(panels, numbers.values(), strict=True):
-        draw_bands(axes, results.steps, {name: iqm_interval(sums) for name, sums in found.items()})
+        shown = sorted({len(results.steps) // 2, len(results.steps)})
+        rows += [(count, name, *(sums[:, i - 1] for i in shown)) for name, sums in numbers[count].items()]
+        draw_bands(axes, results.steps, {name: iqm_interval(sums) for name, sums in numbers[count].items()})
     panels[0].legend(frameon=False, fontsize=10)
+    header = ("torques", "DQN", *(f"after {results.steps[i - 1]:,} steps" for i in shown))
     title = f"pendulum, {seeds:,} seeds: accumulated reward, IQM (95 % interval)"
     show(table(title, header, rows, text=("DQN",)), figure, out)
     return numbers

@@ -10,8 +10,6 @@ policy is the same, but the maximum is over more estimates.
     python experiments/maximization_bias.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

@@ -12,8 +12,6 @@ draws what Q-learning has learned.
     python experiments/maze.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

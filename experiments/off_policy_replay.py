@@ -6,15 +6,12 @@ the tip of an arm to goals that say nothing until they are reached; hindsight le
     python experiments/off_policy_replay.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, on_all_cores, show_comparison
 
 import jaxrl
-from jaxrl.analysis.compare import comparison_table, plot_environments
 
 SMALL = {"hidden_sizes": (64, 64), "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 ARM = SMALL | {"gamma": 0.95, "noise_scale": 0.2}
@@ -51,9 +48,7 @@ def main(
                 constructor, env, num_steps=steps, seeds=seeds, progress=True, eval_every=steps // 20,
                 **hyper_parameters,
             )  # fmt: skip
-    found = comparison_table(f"Replays, {seeds:,} seeds: IQM (95 % interval)", runs)
-    show(found, plot_environments(f"Replays, {seeds:,} seeds: IQM and 95 % interval", runs), out)
-    return {env: {name: run.final("eval_return") for name, run in named.items()} for env, named in runs.items()}
+    return show_comparison(f"Replays, {seeds:,} seeds", runs, out)
 
 
 if __name__ == "__main__":

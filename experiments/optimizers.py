@@ -10,8 +10,6 @@ best rates lie between some that are much worse.
     python experiments/optimizers.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 

@@ -11,8 +11,6 @@ Van Hasselt, Guez and Silver 2016, section 3, have such curves of Atari games.
     python experiments/overestimation.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

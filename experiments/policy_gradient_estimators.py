@@ -10,13 +10,11 @@ it than leaving out the past, and both together are best.
     python experiments/policy_gradient_estimators.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, by_name, on_all_cores, show
 
 import jaxrl
 from jaxrl.analysis.compare import table
@@ -53,8 +51,7 @@ def main(
         agent, "CartPole-v1", num_steps=steps, seeds=seeds, eval_every=steps, eval_episodes=eval_episodes,
         weight=list(estimators), progress=True,
     )  # fmt: skip
-    greedy = results.final("eval_return")
-    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), greedy]
+    columns = [finite_mean(results.values("episode_return")), results.final("episode_return"), results.final()]
     rows = zip(estimators, *columns, strict=True)
     title = f"CartPole-v1, {seeds:,} seeds: return, IQM (95 % interval)"
     figure, (axes,) = new_figure(
@@ -64,10 +61,7 @@ def main(
     draw_bands(axes, results.steps, curves(results, estimators))
     axes.legend(frameon=False, fontsize=10, loc="upper left")
     show(table(title, ("weight", "over the run", "at its end", "greedy"), rows), figure, out)
-    return {
-        name: {"episode_return": results.metrics["episode_return"][i], "eval_return": greedy[i]}
-        for i, name in enumerate(estimators)
-    }
+    return by_name(results, estimators, "episode_return")
 
 
 def agent(*, weight: str) -> Agent:

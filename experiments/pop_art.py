@@ -7,8 +7,6 @@ these change, such that no value moves. What the agent then learns from does not
     python experiments/pop_art.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

@@ -12,8 +12,6 @@ often overshoot, so large step sizes diverge here and do not there.
     python experiments/random_walk.py    # minutes: a step of n-step TD takes time in proportion to n
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import jax.numpy as jnp

@@ -7,8 +7,6 @@ prioritized replay draws them again and again (Schaul et al. 2016). Drawn are th
     python experiments/rare_reward.py
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import jax.numpy as jnp

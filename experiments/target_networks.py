@@ -7,13 +7,11 @@ interval. A small one is no aim by itself: it is small, too, where values are.
     python experiments/target_networks.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 
 import numpy as np
-from common import FIGURES, on_all_cores, show
+from common import FIGURES, by_name, on_all_cores, show
 
 import jaxrl
 from jaxrl.analysis.compare import table
@@ -61,11 +59,7 @@ def main(
     panels[0].set_yscale("log", nonpositive="mask")
     panels[0].legend(frameon=False, fontsize=10, loc="upper left")
     show(table(title, header, zip(targets, *columns, strict=True)), figure, out)
-    return {
-        name: {metric: results.metrics[metric][i] for metric in ("loss", "q_mean")}
-        | {"eval_return": results.final("eval_return")[i]}
-        for i, name in enumerate(targets)
-    }
+    return by_name(results, targets, "loss", "q_mean")
 
 
 def agent(*, target: str) -> Agent:

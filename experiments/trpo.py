@@ -7,8 +7,6 @@ seeds.
     python experiments/trpo.py
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Literal
 

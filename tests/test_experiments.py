@@ -16,29 +16,26 @@ FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """Imports a study by its name, as Python does that runs it: beside its siblings."""
+def load_study(monkeypatch):
+    """Imports a study by its name, as Python does that runs it: beside its siblings.
+
+    Its programs take longer to compile than to run, so they are compiled without most optimisations.
+    """
     monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module
-
-
-@pytest.fixture
-def deep_study(study):
-    """The same of a study whose programs take longer to compile than to run: without most optimisations."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield study
+    yield importlib.import_module
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def test_first_and_for_good(study):
+def test_first_and_for_good(load_study):
     known = np.array([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
-    found = study("maze").when_true(known)
+    found = load_study("maze").when_true(known)
     np.testing.assert_array_equal(found["first"], [2, 1, 2, np.inf])
     np.testing.assert_array_equal(found["for_good"], [4, 1, np.inf, np.inf])
 
 
-def test_corridor(study, tmp_path):
-    numbers = study("corridor").main(seeds=32, episodes=10, out=tmp_path / "figure.png")
+def test_corridor(load_study, tmp_path):
+    numbers = load_study("corridor").main(seeds=32, episodes=10, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert numbers["optimum"] == 5
     assert numbers["median"].shape == (10,)
@@ -46,8 +43,8 @@ def test_corridor(study, tmp_path):
     assert np.all(numbers["median"][-3:] == 5)
 
 
-def test_maze(study, tmp_path):
-    numbers = study("maze").main(seeds=32, episodes=25, out=tmp_path / "a.png", policy_out=tmp_path / "b.png")
+def test_maze(load_study, tmp_path):
+    numbers = load_study("maze").main(seeds=32, episodes=25, out=tmp_path / "a.png", policy_out=tmp_path / "b.png")
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
     assert numbers["Q-learning"]["arrives"][:, -1].mean() > 0.9
     assert 12 <= np.median(numbers["Q-learning"]["first"]) <= 22  # 17 with many seeds
@@ -58,8 +55,8 @@ def test_maze(study, tmp_path):
     assert soonest["Sarsa(0.9), replacing"] < soonest["Q-learning"]
 
 
-def test_cliff_walking(study, tmp_path):
-    numbers = study("cliff_walking").main(seeds=24, episodes=100, steps=6_000, out=tmp_path / "figure.png")
+def test_cliff_walking(load_study, tmp_path):
+    numbers = load_study("cliff_walking").main(seeds=24, episodes=100, steps=6_000, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     late = {name: found["returns"][:, -40:].mean() for name, found in numbers.items()}
     assert -57 < late["Q-learning"] < -43  # about -50 in the book
@@ -69,8 +66,8 @@ def test_cliff_walking(study, tmp_path):
     assert np.mean(numbers["Sarsa"]["path"] >= 15) > 0.9
 
 
-def test_maximization_bias(study, tmp_path):
-    left = study("maximization_bias").main(seeds=500, episodes=120, out=tmp_path / "figure.png")
+def test_maximization_bias(load_study, tmp_path):
+    left = load_study("maximization_bias").main(seeds=500, episodes=120, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     plain, double = (left[name].mean(axis=0) for name in ("Q-learning", "double Q-learning"))
     assert abs(plain[0] - 0.5) < 0.1
@@ -80,8 +77,8 @@ def test_maximization_bias(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_random_walk(study, tmp_path):
-    walk = study("random_walk")
+def test_random_walk(load_study, tmp_path):
+    walk = load_study("random_walk")
     sizes = {"seeds": 8, "steps": 1_800, "n": (1, 4), "lambdas": (0.0, 0.8), "step_sizes": (0.1, 0.4)}
     numbers = walk.main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
@@ -93,15 +90,15 @@ def test_random_walk(study, tmp_path):
     assert np.all(offline[0.8][1] > online[0.8][1])
 
 
-def test_a_random_walk_of_too_few_steps(study, monkeypatch):
+def test_a_random_walk_of_too_few_steps(load_study, monkeypatch):
     few = types.SimpleNamespace(metrics={"episode_count": np.array([[[9.0, 1.0], [9.0, 0.0]]])})
     monkeypatch.setattr("jaxrl.sweep", lambda *_, **__: few)
     with pytest.raises(JaxrlError, match="steps=2000 is not accepted; a seed ended 9 of 10 episodes"):
-        study("random_walk").main()
+        load_study("random_walk").main()
 
 
-def test_overestimation(deep_study, tmp_path):
-    numbers = deep_study("overestimation").main(seeds=3, steps=3_600, log_every=400, out=tmp_path / "figure.png")
+def test_overestimation(load_study, tmp_path):
+    numbers = load_study("overestimation").main(seeds=3, steps=3_600, log_every=400, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     natural, double = numbers["natural"], numbers["double"]
     assert natural["max_q"].shape == (3, 9)
@@ -112,8 +109,8 @@ def test_overestimation(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_rare_reward(deep_study, tmp_path):
-    lengths = deep_study("rare_reward").main(seeds=3, episodes=6, limit=200, out=tmp_path / "figure.png")
+def test_rare_reward(load_study, tmp_path):
+    lengths = load_study("rare_reward").main(seeds=3, episodes=6, limit=200, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     for found in lengths.values():
         assert found.shape == (3, 6)
@@ -121,17 +118,17 @@ def test_rare_reward(deep_study, tmp_path):
     assert list(lengths) == ["uniform", "prioritized"]
 
 
-def test_the_flag_is_rewarded(study):
+def test_the_flag_is_rewarded(load_study):
     def step(key, state, action):
         return state, Outcome(state, jnp.float32(-1), state, ~state)
 
-    env = study("rare_reward").treasured(Env(None, step, None))
+    env = load_study("rare_reward").treasured(Env(None, step, None))
     assert [float(env.step(None, jnp.bool(end), None)[1].reward) for end in (True, False)] == [10, -1]
 
 
 @pytest.mark.slow
-def test_many_actions(deep_study, tmp_path):
-    numbers = deep_study("many_actions").main(
+def test_many_actions(load_study, tmp_path):
+    numbers = load_study("many_actions").main(
         seeds=3, steps=1_000, log_every=100, torques=(3,), out=tmp_path / "figure.png"
     )
     assert (tmp_path / "figure.png").exists()
@@ -142,9 +139,9 @@ def test_many_actions(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_target_networks(deep_study, tmp_path):
+def test_target_networks(load_study, tmp_path):
     sizes = {"seeds": 3, "steps": 2_000, "eval_episodes": 1, "targets": ("none", "soft")}
-    numbers = deep_study("target_networks").main(**sizes, out=tmp_path / "figure.png")
+    numbers = load_study("target_networks").main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     for found in numbers.values():
         assert found["loss"].shape == (3, 100)
@@ -155,17 +152,17 @@ def test_target_networks(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_deep_q(deep_study, tmp_path):
+def test_deep_q(load_study, tmp_path):
     sizes = {"seeds": 2, "scale": 0.5, "eval_episodes": 1, "problems": ("jaxrl/Maze-v0",)}
-    numbers = deep_study("deep_q").main(**sizes, out=tmp_path / "figure.png")
+    numbers = load_study("deep_q").main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     assert numbers["jaxrl/Maze-v0"]["episode_return"].shape == (2, 100)
     np.testing.assert_array_equal(numbers["jaxrl/Maze-v0"]["eval_return"], 1)  # it arrives
 
 
 @pytest.mark.slow
-def test_rainbow_ablation(deep_study, tmp_path):
-    ablation = deep_study("rainbow_ablation")
+def test_rainbow_ablation(load_study, tmp_path):
+    ablation = load_study("rainbow_ablation")
     sizes = {"seeds": 2, "steps": 1_200, "games": ("Breakout-MinAtar",), "variants": ("DQN",)}
     numbers = ablation.main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
@@ -174,8 +171,8 @@ def test_rainbow_ablation(deep_study, tmp_path):
         assert ablation.ablated(variant=variant).name == "rainbow"
 
 
-def test_policy_gradient_estimators(deep_study, tmp_path):
-    study, names = deep_study("policy_gradient_estimators"), ("total return", "reward to go less baseline")
+def test_policy_gradient_estimators(load_study, tmp_path):
+    study, names = load_study("policy_gradient_estimators"), ("total return", "reward to go less baseline")
     numbers = study.main(seeds=2, steps=8_000, eval_episodes=1, estimators=names, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     total, to_go = (numbers[name]["episode_return"] for name in names)
@@ -187,8 +184,8 @@ def test_policy_gradient_estimators(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_linear_baseline(deep_study, tmp_path):
-    study, sizes = deep_study("linear_baseline"), {"seeds": 2, "iterations": 3, "eval_episodes": 1}
+def test_linear_baseline(load_study, tmp_path):
+    study, sizes = load_study("linear_baseline"), {"seeds": 2, "iterations": 3, "eval_episodes": 1}
     numbers = study.main(**sizes, variants=("vanilla", "linear baseline"), out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     vanilla, linear = numbers["vanilla"], numbers["linear baseline"]
@@ -202,8 +199,8 @@ def test_linear_baseline(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_optimizers(deep_study, tmp_path):
-    numbers = deep_study("optimizers").main(
+def test_optimizers(load_study, tmp_path):
+    numbers = load_study("optimizers").main(
         seeds=4, steps=6_000, num_rates=2, optimizers=("sgd", "adam"), out=tmp_path / "figure.png"
     )
     assert (tmp_path / "figure.png").exists()
@@ -214,20 +211,20 @@ def test_optimizers(deep_study, tmp_path):
         np.testing.assert_allclose(found["score"][found["best"], 2:], found["episode_return"].mean(axis=1), rtol=1e-5)
 
 
-def test_the_best_rate_is_chosen_by_one_half_and_shown_by_the_other(study):
+def test_the_best_rate_is_chosen_by_one_half_and_shown_by_the_other(load_study):
     returns = np.array([[1.0, 1, 9, 9], [2, 2, 5, 6], [8, 8, 8, 8]])[..., None] * np.ones(3)
     diverged = np.full((3, 4), np.inf)
     diverged[2] = 100  # its values are NaN from there on
     returns[2, :, 1:] = np.nan
     results = types.SimpleNamespace(values=lambda metric: returns, first_bad_step=lambda: diverged)
-    found = study("optimizers").summarize(results, (0.1, 0.2, 0.3))
+    found = load_study("optimizers").summarize(results, (0.1, 0.2, 0.3))
     assert found["best"] == 1
     np.testing.assert_array_equal(found["score"], [[1, 1, 9, 9], [2, 2, 5, 6], [0, 0, 0, 0]])
     np.testing.assert_array_equal(found["episode_return"], np.array([[5], [6]]) * np.ones(3))
 
 
-def test_trpo(deep_study, tmp_path, capsys):
-    trpo = deep_study("trpo")
+def test_trpo(load_study, tmp_path, capsys):
+    trpo = load_study("trpo")
     sizes = {"seeds": 3, "iterations": 4, "batch": 400, "problems": ("jaxrl/Point-v0",)}
     numbers = trpo.main(**sizes, out=tmp_path / "figure.png")["jaxrl/Point-v0"]
     assert (tmp_path / "figure.png").exists()
@@ -242,10 +239,10 @@ def test_trpo(deep_study, tmp_path, capsys):
     assert np.all(numbers["num_trajectories"] >= 4)
 
 
-def test_cross_entropy(deep_study, tmp_path):
+def test_cross_entropy(load_study, tmp_path):
     agents = ("decreasing noise", "hill climbing")
     sizes = {"seeds": 3, "scale": 0.1, "eval_episodes": 8, "problems": ("CartPole-v1",), "agents": agents}
-    numbers = deep_study("cross_entropy").main(**sizes, out=tmp_path / "figure.png")
+    numbers = load_study("cross_entropy").main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     assert tuple(numbers["CartPole-v1"]) == agents
     for returns in numbers["CartPole-v1"].values():
@@ -254,9 +251,9 @@ def test_cross_entropy(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_arm_workers(deep_study, tmp_path):
+def test_arm_workers(load_study, tmp_path):
     sizes = {"seeds": 3, "steps": 6_400, "eval_episodes": 2, "envs": ("jaxrl/Arm-easy-v0",), "workers": (2,)}
-    runs = deep_study("arm_workers").main(**sizes, out=tmp_path / "figure.png")
+    runs = load_study("arm_workers").main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     assert [key[1:] for key in runs] == [("A3C", 2), ("DPPO", 2)]
     for run, steps in zip(runs.values(), (64, 256), strict=True):  # at least one update an interval
@@ -269,8 +266,8 @@ def test_arm_workers(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_pop_art(deep_study, tmp_path):
-    final = deep_study("pop_art").main(seeds=2, steps=4_000, scales=(1.0, 10_000.0), out=tmp_path / "figure.png")
+def test_pop_art(load_study, tmp_path):
+    final = load_study("pop_art").main(seeds=2, steps=4_000, scales=(1.0, 10_000.0), out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert list(final) == ["plain critic", "Pop-Art"]
     assert final["Pop-Art"][1.0].shape == (2,)
@@ -288,8 +285,8 @@ def test_pop_art(deep_study, tmp_path):
         ("continuous_control", {"scale": 0.06, "envs": ("brax/reacher",)}, ["brax/reacher"], ["DDPG", "TD3", "SAC"]),
     ],
 )
-def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, capsys):
-    numbers = deep_study(name).main(seeds=2, **sizes, out=tmp_path / "figure.png")
+def test_continuous_actions(name, sizes, envs, agents, load_study, tmp_path, capsys):
+    numbers = load_study(name).main(seeds=2, **sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     assert list(numbers) == envs
     for env in envs:
@@ -302,9 +299,9 @@ def test_continuous_actions(name, sizes, envs, agents, deep_study, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_off_policy_replay(deep_study, tmp_path):
+def test_off_policy_replay(load_study, tmp_path):
     """At a small size: each replay is learnt from, and hindsight is what differs on the arm."""
-    study = deep_study("off_policy_replay")
+    study = load_study("off_policy_replay")
     numbers = study.main(seeds=2, scale=0.06, out=tmp_path / "figure.png")
     assert {env: list(named) for env, named in numbers.items()} == {
         "Pendulum-v1": ["SAC, uniform", "SAC, prioritized"],
@@ -317,9 +314,9 @@ def test_off_policy_replay(deep_study, tmp_path):
 
 
 @pytest.mark.slow
-def test_diayn(deep_study, tmp_path):
+def test_diayn(load_study, tmp_path):
     sizes = {"seeds": 2, "steps": 2_600, "skills": 4, "shown": 1, "episodes": 2}
-    numbers = deep_study("diayn").main(**sizes, out=tmp_path / "figure.png")
+    numbers = load_study("diayn").main(**sizes, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     late = numbers["accuracy"][:, -5:].mean(axis=1)
     assert numbers["accuracy"].shape == (2, 20)
@@ -332,9 +329,9 @@ def test_diayn(deep_study, tmp_path):
     assert np.all(np.ptp(ways[:, :, :, -1], axis=1) > 0)
 
 
-def test_host_environments(deep_study, tmp_path):
+def test_host_environments(load_study, tmp_path):
     pytest.importorskip("Box2D")
-    study = deep_study("host_environments")
+    study = load_study("host_environments")
     sizes = {"seeds": 1, "scale": 0.01, "eval_episodes": 1, "problems": ("PPO on lander",)}
     numbers = study.main(**sizes, runs=tmp_path, out=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()

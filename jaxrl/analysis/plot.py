@@ -90,25 +90,17 @@ def plot_curve(results: Results, path: str | os.PathLike | None = None, metric: 
     # Two lines for each of more configurations than the palette has colours cannot be told apart.
     evaluated = metric is None and results.has("eval_return") and len(training) <= len(PALETTE)
     evaluation = _series(results, "eval_return") if evaluated else []
-    colors = _colors(len(training))
-    for series, color in zip(training, colors, strict=True):
-        draw_band(axes, *series, color, alpha=0.22 if len(training) <= 4 else 0.08)
-    for series, color in zip(evaluation, colors, strict=False):
-        _draw_evaluation(axes, series, color, bars=len(evaluation) == 1)
     many = len(training) > 1
     seeds = "one seed" if results.num_seeds == 1 else "IQM"
     what = "greedy evaluation" if metric == "eval_return" else "training" if metric is None else metric
-    neutral = "#444444" if many else colors[0]
-    entries = [
-        Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(training, colors, strict=True) if many
-    ]
-    style: list[Any] = [Line2D([], [], color=neutral, lw=2, label=f"{what}, {seeds}")]
-    if any(np.isfinite(s.low).any() for s in training):
-        style.append(Patch(color=neutral, alpha=0.22, lw=0, label="95 % bootstrap interval"))
+    neutral = "#444444" if many else PALETTE[0]
+    entries, style = _draw(axes, training, 0.22, neutral, f"{what}, {seeds}")
+    for series, color in zip(evaluation, _colors(len(training)), strict=False):
+        _draw_evaluation(axes, series, color, bars=len(evaluation) == 1)
     if evaluated:
         label = f"greedy evaluation, {seeds}"
         style.append(Line2D([], [], color=neutral if many else EVALUATION_COLOR, **EVALUATION_STYLE, label=label))
-    _legend(figure, axes, entries, style)
+    _legend(figure, axes, entries if many else [], style)
     return _finish(figure, _title(results), path)
 
 
@@ -151,13 +143,7 @@ def plot_comparison(
     ]
     source = {"eval_return": "greedy evaluation", "episode_return": "training"}.get(metric, metric)
     figure, axes = _empty(ylabel=_ylabel(metric))
-    colors = _colors(len(lines))
-    for series, color in zip(lines, colors, strict=True):
-        draw_band(axes, *series, color, alpha=0.18 if len(lines) <= 4 else 0.08)
-    entries = [Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(lines, colors, strict=True)]
-    style: list[Any] = [Line2D([], [], color="#444444", lw=2, label=f"{source}, IQM over seeds")]
-    if any(np.isfinite(s.low).any() for s in lines):
-        style.append(Patch(color="#444444", alpha=0.22, lw=0, label="95 % bootstrap interval"))
+    entries, style = _draw(axes, lines, 0.18, "#444444", f"{source}, IQM over seeds")
     _legend(figure, axes, entries, style)
     return _finish(figure, _comparison_title(runs), path)
 
@@ -358,6 +344,18 @@ def _series(results: Results, metric: str) -> list[Series]:
         Series(steps, line, low, high, results.label(index) if results.is_sweep else "")
         for index, (line, low, high) in enumerate(zip(*rows, strict=True))
     ]
+
+
+def _draw(axes: Axes, lines: list[Series], alpha: float, neutral: str, what: str) -> tuple[list, list]:
+    """Lines with their bands. Returns a legend's entries, one for each, and those that say what the styles mean."""
+    colors = _colors(len(lines))
+    for series, color in zip(lines, colors, strict=True):
+        draw_band(axes, *series, color, alpha=alpha if len(lines) <= 4 else 0.08)
+    entries = [Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(lines, colors, strict=True)]
+    style: list[Any] = [Line2D([], [], color=neutral, lw=2, label=what)]
+    if any(np.isfinite(series.low).any() for series in lines):
+        style.append(Patch(color=neutral, alpha=0.22, lw=0, label="95 % bootstrap interval"))
+    return entries, style
 
 
 def _draw_evaluation(axes: Axes, series: Series, color: Any, bars: bool) -> None:

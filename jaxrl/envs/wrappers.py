@@ -271,8 +271,15 @@ def reset_pool(env: Env, size: int) -> Env:
     def pool() -> PyTree:
         # A compiled function without arguments runs at once, even where this is called under a trace.
         draw = jax.jit(lambda: _numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
-        # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
-        states = jax.device_get(draw.lower().compile()())
+        compiled = draw.lower().compile()
+        try:
+            # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
+            states = jax.device_get(compiled())
+        except TypeError as error:  # what is traced is an input of it
+            raise checks.JaxrlError(
+                f"reset_pool: reset_pool={size} is not accepted for {env.spec.id}, where a parameter is traced, since "
+                "its states would depend on it; it must be 0"
+            ) from error
         return jax.tree.map(lambda x: x[:1] if np.array_equal(x, np.broadcast_to(x[:1], x.shape)) else x, states)
 
     def reset(key: Key) -> tuple[PyTree, PyTree]:

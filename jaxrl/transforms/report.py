@@ -58,7 +58,7 @@ def report(agent: Agent, /, **metrics: Metric) -> Agent:
 
 
 @recorded
-def report_episode_mean(agent: Agent, num_episodes: int, /, **metrics: Metric) -> Agent:
+def report_episode_mean(agent: Agent, /, num_episodes: int, **metrics: Metric) -> Agent:
     """The same agent, with further metrics that are means over the ends of its first episodes so far.
 
     Args:

@@ -68,6 +68,17 @@ def test_an_agent_learns_as_without_its_report():
     assert metrics["best"][-1] == state.agent.agent.q.max() > 0
 
 
+def best(state, trajectory):
+    return state.q.max()
+
+
+def test_what_reports_says_how_it_was_made():
+    inner = jaxrl.q_learning(gamma=0.5)
+    assert repr(report(inner, best=best)) == "report(q_learning(gamma=0.5), best=best)"
+    made = report_episode_mean(report(inner), 3, greatest=best)
+    assert repr(made) == "report_episode_mean(report(q_learning(gamma=0.5)), num_episodes=3, greatest=best)"
+
+
 def test_a_mean_is_over_the_ends_of_the_first_episodes():
     agent = report_episode_mean(counting_agent(), 2, tenfold=lambda state, _: 10 * state, one=lambda *_: 1.0)
     state, averages = agent.init(None, None), []
