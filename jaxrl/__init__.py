@@ -15,15 +15,15 @@ __version__ = "0.1.0"
 def _homes(file: pathlib.Path) -> dict[str, str]:
     """The names that a file imports, and the modules that they are imported from."""
     homes = {}
-    for line in ast.parse(file.read_text(encoding="utf-8")).body:
-        for name in line.names if isinstance(line, ast.ImportFrom) else ():
-            all_of = pathlib.Path(__file__).parent.joinpath(*line.module.split(".")[1:]).with_suffix(".py")
-            homes |= _homes(all_of) if name.name == "*" else {name.name: line.module}
+    lines = [line for line in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(line, ast.ImportFrom)]
+    for module, name in ((str(line.module), name) for line in lines for name in line.names):
+        all_of = pathlib.Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        homes |= _homes(all_of) if name.name == "*" else {name.name: module}
     return homes
 
 
 _HOMES = _homes(pathlib.Path(__file__).with_suffix(".pyi"))
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  # it reads the stub
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,9 @@ class StepError(Exception):
       text: what went wrong.
     """
 
+    index: int
+    text: str
+
     def __init__(self, index: int | StepError, text: str = ""):
         if isinstance(index, StepError):  # who hands on another process's exception may make one of it
             index, text = index.index, index.text
@@ -99,8 +102,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if kind is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real or (getattr(value, "shape", None) == () and _is_real(value.dtype))
+        if isinstance(value, numbers.Real):
+            return not isinstance(value, bool)
+        return getattr(value, "shape", None) == () and _is_real(value.dtype)
     if get_origin(kind) is tuple:
         entry = get_args(kind)[0]  # of `tuple[int, ...]`, the only form that is used
         return isinstance(value, tuple) and all(_fits(each, entry) for each in value)
@@ -115,9 +119,9 @@ def _is_real(dtype: Any) -> bool:
 
 
 def _is_traced(value: Any) -> bool:
-    import jax
+    from jax.core import Tracer  # here, for the command line's help need not wait for it
 
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def shown(value: Any) -> str:
@@ -146,9 +150,7 @@ def _described(kind: Any) -> str:
 
 def _values(value: Any) -> np.ndarray | None:
     """The concrete numbers of an argument, or None under a trace."""
-    import jax  # here, for the command line's help need not wait for it
-
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if _is_traced(value) else np.asarray(value)
 
 
 def number(owner: str, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, **arguments: Any):
@@ -201,8 +203,8 @@ def increasing(owner: str, **arguments: Any):
     """
     number(owner, **arguments)
     (low_name, low), (high_name, high) = arguments.items()
-    values = _values(low), _values(high)
-    if all(value is not None for value in values) and not np.all(values[0] < values[1]):
+    least, most = _values(low), _values(high)
+    if least is not None and most is not None and not np.all(least < most):
         raise JaxrlError(f"{owner}: {low_name}={low} is not accepted; it must be less than {high_name}={high}")
 
 
@@ -218,7 +220,7 @@ def random_key(owner: str, key: Any):
     if dtype == np.uint32:
         expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
     else:
-        expected = () if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else None
+        expected = () if dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key) else None
     if expected is None:
         raise JaxrlError(
             f"{owner}: key={shown(key)} is not accepted; it must be a random key, such as jax.random.key(0)"

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 1 if isinstance(error, checks.RunError) else 2
     except SystemExit as exit:  # tyro's: it has printed help, or which option was wrong
-        return exit.code
+        return int(exit.code or 0)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -84,7 +84,7 @@ def _help():
     console.print(f"{DESCRIPTION}\n\nusage: jaxrl COMMAND ...\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
-        table.add_row(name, inspect.getdoc(command).splitlines()[0])
+        table.add_row(name, str(inspect.getdoc(command)).splitlines()[0])
     console.print(table)
     console.print("\njaxrl COMMAND --help says more; jaxrl train AGENT --help lists the agent's hyper-parameters.")
 
@@ -399,7 +399,7 @@ def list_all(words: list[str]) -> int:
 
         agents = Table("agent", "", title="agents (jaxrl train AGENT --help)", title_justify="left", box=None)
         for name, constructor in AGENTS.items():
-            agents.add_row(name, inspect.getdoc(constructor).splitlines()[0])
+            agents.add_row(name, str(inspect.getdoc(constructor)).splitlines()[0])
         environments = Table("", "environment", title="environments (--env ID)", title_justify="left", box=None)
         for group, ids in list_ids().items():
             environments.add_row(group, "  ".join(ids) or f"none; pip install 'jaxrl[{group}]' adds them")

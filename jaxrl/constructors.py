@@ -66,18 +66,18 @@ def recorded(function: Function) -> Function:
     """
     signature = signature_of(function)
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
-    others = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), "")
+    spread = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
 
     @functools.wraps(function)
     def make(*args: Any, **kwargs: Any) -> Any:
         made = function(*args, **kwargs)  # first: it says best what is wrong with an argument
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        more = bound.arguments.pop(others, {})
-        arguments = {**bound.arguments, **more}
+        for name in spread:
+            bound.arguments |= bound.arguments.pop(name)
         if hasattr(made, "_replace"):
-            return made._replace(made_by=Call(make, arguments, defaults, tuple(made)[:-1]))
-        made.made_by = Call(make, arguments, defaults)
+            return made._replace(made_by=Call(make, bound.arguments, defaults, tuple(made)[:-1]))
+        made.made_by = Call(make, bound.arguments, defaults)
         return made
 
     return cast(Function, make)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxrl.types import Array, Key
 
 
-def epsilon_greedy(key: Key, q_values: Array, epsilon: Array | float) -> Array:
+def epsilon_greedy(key: Key, q_values: Array, epsilon: ArrayLike) -> Array:
     """With probability `epsilon` an action drawn uniformly, else one of the highest value, ties broken at random.
 
     Args:
@@ -26,7 +27,7 @@ def epsilon_greedy(key: Key, q_values: Array, epsilon: Array | float) -> Array:
     return jnp.argmax(jnp.where(allowed, order, -1.0), axis=-1).astype(jnp.int32)
 
 
-def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Array:
+def epsilon_greedy_probabilities(q_values: Array, epsilon: ArrayLike) -> Array:
     """The probability of each action under `epsilon_greedy`: `[..., num_actions]`, float32."""
     greedy = _greedy(q_values).astype(jnp.float32)
     greedy = greedy / greedy.sum(axis=-1, keepdims=True)
@@ -34,7 +35,7 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: Array | float) -> Arr
     return epsilon / q_values.shape[-1] + (1 - epsilon) * greedy
 
 
-def spread_epsilons(epsilon: Array | float, spread: Array | float, num_envs: int) -> Array:
+def spread_epsilons(epsilon: ArrayLike, spread: Array | float, num_envs: int) -> Array:
     """One epsilon for each of N environments, `[N]`; the first has the given one.
 
     ```

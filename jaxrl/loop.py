@@ -359,7 +359,7 @@ BLOCK = 256
 
 # Over the updates of an interval: the episodes that ended, and metrics' sums. Those are compensated, and so is that of
 # the returns; within a block of updates they are single numbers.
-Seen = tuple[EpisodeSummary, dict[str, Array | Sum]]
+Seen = tuple[EpisodeSummary, dict[str, Any]]
 
 
 def nothing_seen(metrics: Metrics) -> Seen:
@@ -379,11 +379,11 @@ def _is_sum(x: PyTree) -> bool:
 
 
 def _one_number(total: Array | Sum) -> Array:
-    return sums.value(total) if _is_sum(total) else total
+    return sums.value(total) if isinstance(total, Sum) else total
 
 
-def _plus(total: Array | Sum, x: Array) -> Array | Sum:
-    return sums.add(total, x) if _is_sum(total) else total + x
+def _plus(total: Array | Sum, x: Any) -> Array | Sum:
+    return sums.add(total, x) if isinstance(total, Sum) else total + x
 
 
 def interval_metrics(seen: Seen, updates: Array | int) -> Metrics:

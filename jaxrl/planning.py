@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxrl import checks
 from jaxrl.numerics import standard_numbers
@@ -148,7 +149,7 @@ def policy_iteration(model: Model, *, gamma: float = 0.99, max_iterations: int =
     """
     checks.number("policy_iteration", 0, 1, gamma=gamma)
     checks.integer("policy_iteration", max_iterations=max_iterations)
-    if not isinstance(gamma, jax.core.Tracer) and gamma == 1:
+    if not isinstance(gamma, Tracer) and gamma == 1:
         raise checks.JaxrlError(
             "policy_iteration: gamma=1 is not accepted; it must be a number in [0, 1), since a policy that never ends "
             "an episode has no finite values (value_iteration takes 1)"

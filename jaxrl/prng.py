@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.extend.random
@@ -62,7 +62,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(_blocks(key, tuple(shape)), axis=-1)
 
 
-def _fold_in(key: Array, data: Array) -> Array:
+def _fold_in(key: Array, data: Any) -> Array:
     return jnp.stack(_threefry(key, jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
 
 
@@ -114,4 +114,4 @@ def by_threefry(function: Function) -> Function:
         with jax.default_prng_impl("threefry2x32"), jax.threefry_partitionable(True):
             return function(*args, **kwargs)
 
-    return call
+    return cast(Function, call)

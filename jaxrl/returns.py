@@ -26,11 +26,11 @@ from jaxrl.types import Array
 
 def _same_shape(*arrays: Array) -> list[Array]:
     """The arrays in one floating dtype, float32 at least: a bfloat16 sum over time would lose most of its digits."""
-    arrays = [jnp.asarray(array) for array in arrays]
-    chex.assert_equal_shape(arrays)
-    chex.assert_axis_dimension_gteq(arrays[0], 0, 1)
-    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
-    return [array.astype(dtype) for array in arrays]
+    given = [jnp.asarray(array) for array in arrays]
+    chex.assert_equal_shape(given)
+    chex.assert_axis_dimension_gteq(given[0], 0, 1)
+    dtype = jnp.promote_types(jnp.result_type(*given), jnp.float32)
+    return [array.astype(dtype) for array in given]
 
 
 def _stops(ended: Array | None, rewards: Array) -> Array:

@@ -22,7 +22,7 @@ class Sum(NamedTuple):
     """
 
     total: Array
-    rest: Array
+    rest: Array | float
 
 
 def nothing(shape: tuple[int, ...] = (), dtype: jnp.dtype = jnp.float32) -> Sum:

@@ -88,7 +88,7 @@ class Box:
         """The largest bound of a `bounded` box, for an error."""
         return "2**24, as it holds whole numbers" if self.whole else "1e18"
 
-    def cast(self, x: Array) -> Array:
+    def cast(self, x: Any) -> Array:
         """`x` in the box's dtype: where that holds whole numbers the nearest one, and `low` for NaN."""
         return (jnp.where(jnp.isnan(x), self.low, jnp.round(x)) if self.whole else x).astype(self.dtype)
 
@@ -205,10 +205,10 @@ class Model(NamedTuple):
       start: float32 `[S]`: the distribution of an episode's first state.
     """
 
-    transition: Array
-    reward: Array
-    terminal: Array
-    start: Array
+    transition: Array | np.ndarray
+    reward: Array | np.ndarray
+    terminal: Array | np.ndarray
+    start: Array | np.ndarray
 
 
 class Outcome(NamedTuple):
@@ -271,9 +271,11 @@ class HostVector(Protocol):
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Begins new episodes, all draws in them and in those that follow determined by the seeds `[N]`."""
+        ...
 
     def step(self, actions: np.ndarray) -> HostOutcome:
         """Takes a step in each; actions `[N, ...]`."""
+        ...
 
     def close(self) -> None:
         """Ends its processes, if it has any."""
@@ -362,4 +364,4 @@ class Agent(NamedTuple):
         return call.short if call else f"Agent(name={self.name!r}, ...)"
 
 
-Metrics = dict[str, Array]
+Metrics = dict[str, Any]  # float scalars

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import QUICK
 
 from jaxrl import JaxrlError, dqn, evaluate, init_train, loop, make, ppo, train, train_interval, train_step
 from jaxrl.networks import MLP, ActorCritic, PolicyHead
@@ -16,29 +17,27 @@ from jaxrl.types import Agent, Discrete, Env, Outcome, Spec, Transition, box
 
 class CountState(NamedTuple):
     time: jax.Array
-    episode: jax.Array
+    start: jax.Array
 
 
 def counting() -> Env:
-    """Observes `[episode, time]`; the episodes last 2, 3, 4, 2, 3, 4, ... steps, those of 3 are truncated, the others
-    terminate, and the reward is `time + 1`: their returns are 3, 6 and 10."""
+    """Observes `[start, time]`, of which the first is a number that is drawn where an episode begins: by its remainder
+    of 3 the episode lasts 2, 3 or 4 steps. Those of 3 are truncated, the others terminate. The reward is `time + 1`:
+    the returns are 3, 6 and 10."""
 
     def observe(state):
-        return jnp.stack([state.episode, state.time]).astype(jnp.float32)
+        return jnp.stack([state.start, state.time]).astype(jnp.float32)
 
     def reset(key):
-        state = CountState(jnp.int32(0), jnp.int32(0))
+        state = CountState(jnp.int32(0), (draw(key) >> 8).astype(jnp.int32))  # 24 bits, which float32 holds
         return state, observe(state)
 
     def step(key, state, action):
-        kind = state.episode % 3
-        successor = CountState(state.time + 1, state.episode)
-        ended = successor.time >= kind + 2
-        begun = CountState(jnp.int32(0), state.episode + 1)
-        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, successor)
-        reward = successor.time.astype(jnp.float32)
-        outcome = Outcome(reward, ended & (kind != 1), ended & (kind == 1), observe(successor), {"drawn": draw(key)})
-        return new, observe(new), outcome
+        kind = state.start % 3
+        new = CountState(state.time + 1, state.start)
+        ended = new.time >= kind + 2
+        reward = new.time.astype(jnp.float32)
+        return new, Outcome(observe(new), reward, ended & (kind != 1), ended & (kind == 1), {"drawn": draw(key)})
 
     return Env(reset, step, Spec("Counting", box(0, np.inf, (2,)), Discrete(2)))
 
@@ -80,14 +79,29 @@ def recorder(num_envs=2, rollout_length=5, loss_at=lambda step: 1.0, weight_at=l
     return Agent(init, act, update, num_envs, rollout_length, init_memory, name="recorder")
 
 
-def by_hand(num_steps: int):
-    """Each step of one `counting` environment: episode, time, length of the episode."""
-    steps = []
-    episode = 0
-    while len(steps) < num_steps:
-        steps += [(episode, time, episode % 3 + 2) for time in range(episode % 3 + 2)]
-        episode += 1
-    return np.array(steps[:num_steps])
+def flat(trajectories):
+    """Those of all seeds and updates side by side: `[S, U, T, N, ...]` becomes `[U*T, S*N, ...]`."""
+    seeds, updates, length, width = trajectories.reward.shape
+    return jax.tree.map(
+        lambda x: np.moveaxis(x, 0, 2).reshape(updates * length, seeds * width, *x.shape[4:]), trajectories
+    )
+
+
+def by_hand(obs):
+    """Of `counting` environments the start, time and length of the episode of each step, each `[T, N]`.
+
+    Only the starts are looked up, where by the counting an episode begins.
+    """
+    steps = np.zeros((*obs.shape[:2], 3), int)
+    for n in range(obs.shape[1]):
+        start = time = length = 0
+        for t in range(len(obs)):
+            time += 1
+            if time >= length:
+                start, time = int(obs[t, n, 0]), 0
+                length = start % 3 + 2
+            steps[t, n] = start, time, length
+    return np.moveaxis(steps, -1, 0)
 
 
 NUM_UPDATES = 6
@@ -105,34 +119,36 @@ def recorded():
 
         return jax.lax.scan(body, init_train(key, agent, env), length=NUM_UPDATES)[1]
 
-    return jax.tree.map(jax.device_get, jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2)))
+    return jax.tree.map(
+        jax.device_get, jax.jit(jax.vmap(run), compiler_options=QUICK)(jax.random.split(jax.random.key(0), 2))
+    )
 
 
 def test_the_trajectory_is_what_happened(recorded):
     states, _ = recorded
-    trajectory = jax.tree.map(
-        lambda x: x[0].reshape(-1, *x.shape[3:]), states.agent.trajectory
-    )  # [S, U, T, N] -> [U*T, N]
-    steps = by_hand(5 * NUM_UPDATES)
-    episode, time, length = steps.T[:, :, None] * np.ones((1, 1, 2))
+    trajectory = flat(states.agent.trajectory)
+    start, time, length = by_hand(trajectory.obs)
     ended = time == length - 1
-    np.testing.assert_array_equal(trajectory.obs, np.stack([episode, time], -1))
-    np.testing.assert_array_equal(trajectory.next_obs, np.stack([episode, time + 1], -1))  # at an end, the terminal one
+    np.testing.assert_array_equal(trajectory.obs, np.stack([start, time], -1))
+    np.testing.assert_array_equal(trajectory.next_obs, np.stack([start, time + 1], -1))  # at an end, the terminal one
     np.testing.assert_array_equal(trajectory.reward, time + 1)
     np.testing.assert_array_equal(trajectory.terminated, ended & (length != 3))
     np.testing.assert_array_equal(trajectory.truncated, ended & (length == 3))
     np.testing.assert_array_equal(trajectory.action, 1)
     np.testing.assert_array_equal(trajectory.extras["episode_length"], time + 1)
     np.testing.assert_array_equal(trajectory.extras["episode_return"], (time + 1) * (time + 2) / 2)
+    assert trajectory.extras["episode_length"].dtype == np.int32
+    assert trajectory.extras["episode_return"].dtype == np.float32
+    assert set(length.ravel()) == {2, 3, 4}
 
 
 def test_memory_is_put_back_where_an_episode_began(recorded):
     states, _ = recorded
-    memory = jax.tree.map(lambda x: x[0].reshape(-1, *x.shape[3:]), states.agent.trajectory.extras["memory"])
-    _, time, _ = by_hand(5 * NUM_UPDATES).T
-    np.testing.assert_array_equal(memory["count"][:, 1, 0], 5 + time + 1)  # act counts before it reports
-    np.testing.assert_array_equal(memory["count"][:, 0, 1], 50 + time + 1)
-    np.testing.assert_array_equal(memory["turns"], np.stack([time + 1.0] * 2, -1))
+    trajectory = flat(states.agent.trajectory)
+    memory, (_, time, _) = trajectory.extras["memory"], by_hand(trajectory.obs)
+    np.testing.assert_array_equal(memory["count"][..., 0], 5 + time + 1)  # act counts before it reports
+    np.testing.assert_array_equal(memory["count"][..., 1], 50 + time + 1)
+    np.testing.assert_array_equal(memory["turns"], time + 1.0)
 
 
 def test_time_is_the_loops(recorded):
@@ -152,16 +168,20 @@ def test_every_key_is_another(recorded):
         values = extras[name].ravel()
         assert len(np.unique(values)) == len(values) == 2 * NUM_UPDATES * 10, name
     assert not set(extras["drawn"].ravel()) & set(extras["acted"].ravel())
+    obs = flat(states.agent.trajectory).obs
+    starts = obs[obs[..., 1] == 0][:, 0]
+    assert len(np.unique(starts)) == len(starts) > 30  # of two seeds, two environments, and every episode
 
 
 def test_episode_metrics_against_a_count_by_hand(recorded):
-    _, metrics = recorded
-    steps = by_hand(5 * NUM_UPDATES).reshape(NUM_UPDATES, 5, 3)
-    for i, rows in enumerate(steps):
-        lengths = [length for _, time, length in rows if time == length - 1]
-        returns = [length * (length + 1) / 2 for length in lengths]
+    states, metrics = recorded
+    _, time, length = by_hand(flat(states.agent.trajectory).obs)  # [U*T, S*N]
+    time, length = (x.reshape(NUM_UPDATES, 5, 2, 2) for x in (time, length))  # [U, T, S, N]
+    for i, seed in np.ndindex(NUM_UPDATES, 2):
+        lengths = length[i, :, seed][(time == length - 1)[i, :, seed]]
+        returns = lengths * (lengths + 1) / 2
         expected = {
-            "episode_count": 2 * len(lengths),
+            "episode_count": len(lengths),
             "episode_return": np.mean(returns),
             "episode_return_min": min(returns),
             "episode_return_max": max(returns),
@@ -170,19 +190,36 @@ def test_episode_metrics_against_a_count_by_hand(recorded):
             "episode_length_max": max(lengths),
         }
         for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name][:, i], value, rtol=1e-6, err_msg=f"{name} of update {i}")
+            np.testing.assert_allclose(metrics[name][seed, i], value, rtol=1e-6, err_msg=f"{name} of update {i}")
 
 
 def test_updates_without_an_episodes_end():
     """One step an update: most updates see no end; the return is then the last known, and all else is NaN."""
-    agent, env = recorder(2, 1), counting()
-    _, metrics = jax.jit(lambda key: train(key, agent, env, 2 * 9))(jax.random.key(0))
-    nan = np.nan  # the ends are at steps 2, 5 and 9
-    np.testing.assert_array_equal(metrics["episode_return"], [nan, 3, 3, 3, 6, 6, 6, 6, 10])
-    np.testing.assert_array_equal(metrics["episode_count"], [0, 2, 0, 0, 2, 0, 0, 0, 2])
-    np.testing.assert_array_equal(metrics["episode_length"], [nan, 2, nan, nan, 3, nan, nan, nan, 4])
-    np.testing.assert_array_equal(metrics["episode_return_max"], [nan, 3, nan, nan, 6, nan, nan, nan, 10])
-    state, reduced = jax.jit(lambda key: train_interval(init_train(key, agent, env), agent, env, 1))(jax.random.key(0))
+    agent, env, num_updates = recorder(2, 1), counting(), 12
+
+    def body(state, _):
+        state, metrics = train_step(state, agent, env)
+        return state, (state.agent.trajectory.obs[0], metrics)
+
+    def run(key):
+        start = init_train(key, agent, env)
+        return jax.lax.scan(body, start, length=num_updates)[1], train_interval(start, agent, env, 1)
+
+    (obs, metrics), (state, reduced) = jax.device_get(jax.jit(run, compiler_options=QUICK)(jax.random.key(0)))
+    _, time, length = by_hand(obs)
+    last, seen = np.nan, []
+    for t in range(num_updates):
+        ends = length[t][time[t] == length[t] - 1]
+        seen.append(len(ends))
+        last = np.mean(ends * (ends + 1) / 2) if len(ends) else last
+        np.testing.assert_allclose(metrics["episode_return"][t], last)
+        assert metrics["episode_count"][t] == len(ends)
+        for name, value in {"length": np.mean, "length_min": np.min, "length_max": np.max}.items():
+            np.testing.assert_allclose(metrics[f"episode_{name}"][t], value(ends) if len(ends) else np.nan)
+        np.testing.assert_allclose(
+            metrics["episode_return_max"][t], max(ends * (ends + 1) / 2) if len(ends) else np.nan
+        )
+    assert 2 < seen.count(0) < num_updates - 2
     assert np.isnan(reduced["episode_return"])
     assert np.isnan(reduced["episode_return_min"])
     assert reduced["episode_count"] == 0
@@ -462,7 +499,7 @@ def test_a_state_goes_on_with_an_agent_made_anew(name, runs):
     def go_on(values, state):
         return train_interval(state, small(name, **values), POLICY, 1)[0]
 
-    axes = loop.TrainState(0, 0, 0, 0, 0, None, 0, 0)
+    axes = loop.TrainState(0, 0, 0, 0, 0, 0, None, 0, 0)
     state = jax.eval_shape(jax.vmap(begin, out_axes=axes), grid, KEYS[:2])
     again = jax.eval_shape(jax.vmap(go_on, (0, axes), axes), grid, state)
     assert jax.tree.structure(again) == jax.tree.structure(state)
@@ -530,14 +567,14 @@ def test_an_end_that_an_environment_calls_both_is_a_termination():
     inner = counting()
 
     def step(key, state, action):
-        state, obs, outcome = inner.step(key, state, action)
-        return state, obs, outcome._replace(truncated=outcome.terminated | outcome.truncated)
+        state, outcome = inner.step(key, state, action)
+        return state, outcome._replace(truncated=outcome.terminated | outcome.truncated)
 
-    agent = recorder(num_envs=1, rollout_length=9)
-    env = Env(inner.reset, step, inner.spec)
-    trajectory = jax.jit(lambda key: train(key, agent, env, 9)[0].agent.trajectory)(jax.random.key(0))
-    assert np.flatnonzero(trajectory.terminated).tolist() == [1, 8]
-    assert np.flatnonzero(trajectory.truncated).tolist() == [4]
+    agent, env = recorder(num_envs=3, rollout_length=9), Env(inner.reset, step, inner.spec)
+    trajectory = jax.jit(lambda key: train(key, agent, env, 27)[0].agent.trajectory)(jax.random.key(0))
+    _, time, length = by_hand(np.asarray(trajectory.obs))
+    np.testing.assert_array_equal(trajectory.terminated, (time == length - 1) & (length != 3))
+    np.testing.assert_array_equal(trajectory.truncated, (time == length - 1) & (length == 3))
 
 
 def test_truncation_is_not_termination():
@@ -548,9 +585,9 @@ def test_truncation_is_not_termination():
 
     def run(mistaken, key):
         def step(key, state, action):
-            state, obs, outcome = inner.step(key, state, action)
+            state, outcome = inner.step(key, state, action)
             cut = outcome.truncated
-            return state, obs, outcome._replace(terminated=cut & mistaken, truncated=cut & ~mistaken)
+            return state, outcome._replace(terminated=cut & mistaken, truncated=cut & ~mistaken)
 
         agent = ppo(
             gamma=gamma, learning_rate=0.02, hidden_sizes=(8,), num_envs=2, rollout_length=15, num_epochs=4,

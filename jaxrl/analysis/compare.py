@@ -87,10 +87,10 @@ def plot_environments(
     figure, panels = new_figure(title, list(runs), rows=rows, ylabel=ylabel, size=size)
     for axes, below, named in zip(panels, panels[-len(runs) :], runs.values(), strict=False):
         for (name, run), color in zip(named.items(), PALETTE, strict=False):
-            steps, *band = run.curve(metric)
-            draw_band(axes, steps, *band, name, color)
+            steps, line, low, high = run.curve(metric)
+            draw_band(axes, steps, line, low, high, name, color)
             if by_time:
-                draw_band(below, steps * run.summary["run_seconds"] / steps[-1], *band, name, color)
+                draw_band(below, steps * run.summary["run_seconds"] / steps[-1], line, low, high, name, color)
         axes.set_xlabel(STEPS)
         below.set_xlabel("seconds, all seeds side by side" if by_time else STEPS)
     same = len({tuple(named) for named in runs.values()}) == 1

@@ -25,7 +25,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from jaxrl.analysis.results import Results, format_value
 from jaxrl.checks import JaxrlError
 from jaxrl.files import write_atomically
-from jaxrl.types import Spec
+from jaxrl.types import Discrete, Spec
 
 # Ten colours that stay apart for colour-blind readers (Petroff, 2021, "Accessible Color Sequences for Data
 # Visualization", arXiv:2107.02270), the dark ones first: a single run is drawn in the first.
@@ -247,8 +247,8 @@ def draw_bands(
 
         draw_bands(axes, results.steps, curves(results, ["plain", "double"], "loss"))
     """
-    for (label, band), color in zip(bands.items(), colors, strict=False):
-        draw_band(axes, x, *band, label, color, alpha)
+    for (label, (line, low, high)), color in zip(bands.items(), colors, strict=False):
+        draw_band(axes, x, line, low, high, label, color, alpha)
 
 
 def curves(results: Results, names: Sequence[str], metric: str = "episode_return") -> dict[str, tuple]:
@@ -292,7 +292,7 @@ def plot_grid(spec: Spec, q_values: Any, path: str | os.PathLike | None = None, 
         plot_grid(env.spec, state.agent.q, "maze.png")
     """
     q_values = np.asarray(q_values, float)
-    if not spec.layout:
+    if not (spec.layout and isinstance(spec.action_space, Discrete)):
         raise JaxrlError(f"plot_grid: {spec.id} has no layout; the grid worlds have one (jaxrl/Maze-v0, ...)")
     cells = np.array([list(row) for row in spec.layout])
     if q_values.shape != (cells.size, spec.action_space.n):
@@ -330,8 +330,8 @@ def plot_grid(spec: Spec, q_values: Any, path: str | os.PathLike | None = None, 
         for name in np.array(spec.action_names)[greedy] if not greedy.all() else ():
             x, y = ARROWS.get(name, (0, 0))
             back = 0.3 if greedy.sum() == 1 else 0.0
-            ends = {"xy": (column + 0.34 * x, row + 0.34 * y), "xytext": (column - back * x, row - back * y)}
-            axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.4})
+            tip, tail = (column + 0.34 * x, row + 0.34 * y), (column - back * x, row - back * y)
+            axes.annotate("", tip, tail, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.4})
     figure.colorbar(image, ax=axes, shrink=0.8, label="value")
     return _finish(figure, title or spec.id, path)
 
@@ -341,8 +341,8 @@ def _series(results: Results, metric: str) -> list[Series]:
     steps, *statistics = results.curve(metric)
     rows = [np.atleast_2d(statistic) for statistic in statistics]  # [time] -> [1, time]
     return [
-        Series(steps, *row, results.label(index) if results.is_sweep else "")
-        for index, row in enumerate(zip(*rows, strict=True))
+        Series(steps, line, low, high, results.label(index) if results.is_sweep else "")
+        for index, (line, low, high) in enumerate(zip(*rows, strict=True))
     ]
 
 
@@ -352,7 +352,7 @@ def _draw(axes: Axes, lines: list[Series], alpha: float, neutral: str, what: str
     for series, color in zip(lines, colors, strict=True):
         draw_band(axes, *series, color, alpha=alpha if len(lines) <= 4 else 0.08)
     entries = [Line2D([], [], color=color, lw=2, label=s.label) for s, color in zip(lines, colors, strict=True)]
-    style = [Line2D([], [], color=neutral, lw=2, label=what)]
+    style: list[Any] = [Line2D([], [], color=neutral, lw=2, label=what)]
     if any(np.isfinite(series.low).any() for series in lines):
         style.append(Patch(color=neutral, alpha=0.22, lw=0, label="95 % bootstrap interval"))
     return entries, style

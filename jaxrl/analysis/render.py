@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,7 +19,7 @@ from jaxrl import checks, prng
 from jaxrl.evaluation import DEFAULT_MAX_STEPS
 from jaxrl.files import write_atomically
 from jaxrl.numerics import standard_numbers
-from jaxrl.types import Agent, Array, Env, Key, PyTree
+from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def episode(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
     return jax.tree.map(lambda x: np.asarray(x[: int(length)]), states)
 
 
-def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) -> None:
+def animate(env: Env | HostEnv, states: PyTree, path: str | os.PathLike, fps: float = 25) -> None:
     """Writes an animation, one frame for each state.
 
     Args:
@@ -104,24 +105,25 @@ def animate(env: Env, states: PyTree, path: str | os.PathLike, fps: float = 25) 
         state, _ = jaxrl.train(key, agent, env, 50_000)
         animate(env, episode(key, agent, state.agent, env), "point.gif")
     """
-    check(env, path, ("gif",))
+    draw = check(env, path, ("gif",))
     checks.number("animate", 1, 50, fps=fps)
     from PIL import Image
 
-    figure, [axes] = _panels(env, states, 1)
+    figure, [axes] = _panels(draw, states, 1)
+    canvas: Any = figure.canvas  # of the backend that draws into memory
     own, images = axes.get_children(), []
     for t in range(_length(states)):
         for drawn in set(axes.get_children()).difference(own):  # `axes.clear` takes as long as all the rest
             drawn.remove()
-        env.draw(_state(states, t), axes)
+        draw(_state(states, t), axes)
         axes.set_title(f"{env.spec.id}, step {t}", fontsize=10)
-        figure.canvas.draw()
-        images.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256))
+        canvas.draw()
+        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256))
     options = {"save_all": True, "append_images": images[1:], "duration": 1000 / fps, "loop": 0}
     write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
 
 
-def picture(env: Env, states: PyTree, path: str | os.PathLike, num_frames: int = 6) -> None:
+def picture(env: Env | HostEnv, states: PyTree, path: str | os.PathLike, num_frames: int = 6) -> None:
     """Writes a picture: states of the episode in a row, evenly spaced, the first and the last among them.
 
     Args:
@@ -133,17 +135,17 @@ def picture(env: Env, states: PyTree, path: str | os.PathLike, num_frames: int =
     Raises:
       JaxrlError: for an environment that cannot draw itself, another ending or number.
     """
-    check(env, path, ("png",))
+    draw = check(env, path, ("png",))
     checks.integer("picture", num_frames=num_frames)
     times = np.unique(np.linspace(0, _length(states) - 1, num_frames).round().astype(int))
-    figure, panels = _panels(env, states, len(times))
+    figure, panels = _panels(draw, states, len(times))
     for axes, t in zip(panels, times, strict=True):
-        env.draw(_state(states, t), axes)
+        draw(_state(states, t), axes)
         axes.set_title(f"{env.spec.id}, step {t}" if axes is panels[0] else f"step {t}", fontsize=10)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
-def render(env: Env, states: PyTree, path: str | os.PathLike) -> None:
+def render(env: Env | HostEnv, states: PyTree, path: str | os.PathLike) -> None:
     """An animation or a picture, as the path ends in .gif or .png; see `animate` and `picture`.
 
     Raises:
@@ -153,8 +155,8 @@ def render(env: Env, states: PyTree, path: str | os.PathLike) -> None:
     (animate if _ending(path) == "gif" else picture)(env, states, path)
 
 
-def check(env: Env, path: str | os.PathLike, formats: tuple[str, ...] = FORMATS) -> None:
-    """Checks that an environment can draw itself, and that a path ends in one of the formats.
+def check(env: Env | HostEnv, path: str | os.PathLike, formats: tuple[str, ...] = FORMATS) -> Callable[..., None]:
+    """`env.draw`, after a check that the environment has it, and that a path ends in one of the formats.
 
     Raises:
       JaxrlError: saying which environments can, or which endings there are.
@@ -163,6 +165,7 @@ def check(env: Env, path: str | os.PathLike, formats: tuple[str, ...] = FORMATS)
         raise checks.JaxrlError(f"render: {os.fspath(path)} is not accepted; it must end in .{' or .'.join(formats)}")
     if env.draw is None:
         raise checks.JaxrlError(f"render: {env.spec.id} cannot draw itself; these can: {', '.join(DRAWN)}")
+    return env.draw
 
 
 def _ending(path: str | os.PathLike) -> str:
@@ -177,7 +180,7 @@ def _state(states: PyTree, t: int) -> PyTree:
     return jax.tree.map(lambda x: x[t], states)
 
 
-def _panels(env: Env, states: PyTree, number: int) -> tuple[Figure, list[Any]]:
+def _panels(draw: Callable[..., None], states: PyTree, number: int) -> tuple[Figure, list[Any]]:
     """A figure with so many axes in a row, shaped as the environment's first state is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -185,7 +188,7 @@ def _panels(env: Env, states: PyTree, number: int) -> tuple[Figure, list[Any]]:
     figure = Figure(dpi=DPI)
     FigureCanvasAgg(figure)
     probe: Axes = figure.add_subplot()
-    env.draw(_state(states, 0), probe)
+    draw(_state(states, 0), probe)
     sides = np.abs([np.diff(probe.get_xlim())[0], np.diff(probe.get_ylim())[0]])
     probe.remove()
     width, height = PANEL * sides / sides.max()

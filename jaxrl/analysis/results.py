@@ -218,7 +218,8 @@ class Results:
         summary = json_text(self.summary, "summary")
         directory = pathlib.Path(directory)
         write_atomically(directory / CONFIG_FILE, lambda file: file.write(config))
-        write_atomically(directory / METRICS_FILE, lambda file: np.savez_compressed(file, **self.metrics))
+        arrays: dict[str, Any] = self.metrics
+        write_atomically(directory / METRICS_FILE, lambda file: np.savez_compressed(file, **arrays))
         write_atomically(directory / SUMMARY_FILE, lambda file: file.write(summary))
 
     @classmethod

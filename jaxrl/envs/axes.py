@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jaxrl import checks
 from jaxrl.envs.randomize import traced_spec
 from jaxrl.envs.registry import float_parameters, make
-from jaxrl.types import Env
+from jaxrl.types import Env, HostEnv
 
 
 class Grid(NamedTuple):
@@ -21,7 +21,7 @@ class Grid(NamedTuple):
       shared: the axes that may be traced, so that one compiled program serves all their values.
     """
 
-    envs: list[Env]
+    envs: list[Env | HostEnv]
     shared: frozenset[str]
 
 

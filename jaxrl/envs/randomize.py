@@ -78,14 +78,15 @@ def randomize(
         return state._replace(env=inner), outcome._replace(obs=observe(outcome.obs, state.values))
 
     def draw(state: RandomizedState, axes: Any):
-        env_of(np.asarray(state.values).tolist()).draw(state.env, axes)
+        if drawn := env_of(np.asarray(state.values).tolist()).draw:
+            drawn(state.env, axes)
 
     if observed:
         spec = _with_values(spec, low, high)
     return Env(reset, step, spec, draw=None if at_low.draw is None else draw)
 
 
-def traced_spec(make_env: Callable[..., Env], values: Mapping[str, float]) -> Spec:
+def traced_spec(make_env: Callable[..., Any], values: Mapping[str, float]) -> Spec:
     """The spec that an environment has where some of its parameters are traced, and it can be stepped.
 
     Args:
@@ -131,7 +132,7 @@ def _bounds(
         if not isinstance(ends, (tuple, list)) or len(ends) != 2:
             raise checks.JaxrlError(f"{refused}have a pair (low, high) for {name}, and {ends!r} is not")
         for end in ends:
-            checks.number(f"{id}: randomize", **{name: end})
+            checks.number(f"{id}: randomize", **dict[str, Any]({name: end}))
         if ends[0] > ends[1]:
             raise checks.JaxrlError(f"{refused}have the lower bound first, and {name}={ends!r} has not")
     with np.errstate(over="ignore"):
@@ -151,5 +152,5 @@ def _with_values(spec: Spec, low: np.ndarray, high: np.ndarray) -> Spec:
             f"{spec.id}: observe_randomized=True is not accepted; the environment's observations must be vectors of "
             "floats"
         )
-    bounds = (np.concatenate([a, b]) for a, b in ((space.low, low), (space.high, high)))
-    return spec._replace(obs_space=Box(*bounds), goal=None)
+    low, high = (np.concatenate([a, b]) for a, b in ((space.low, low), (space.high, high)))
+    return spec._replace(obs_space=Box(low, high), goal=None)

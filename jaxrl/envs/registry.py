@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 from jaxrl import checks
 from jaxrl.envs import wrappers
@@ -105,7 +105,7 @@ def make(env_id: str, **params: Any) -> Env | HostEnv:
                 raise checks.JaxrlError(f"{env_id}: {name}={value} is not accepted on the host; leave it out")
         return gymnasium_adapter.gymnasium_env(env_id.removeprefix(HOST), chosen, **params)
     for name, value in params.items():
-        if chosen.get("reset_pool") and isinstance(value, jax.core.Tracer):
+        if chosen.get("reset_pool") and isinstance(value, Tracer):
             raise checks.JaxrlError(
                 f"{env_id}: reset_pool={chosen['reset_pool']} is not accepted where {name} is traced, since its states "
                 "would depend on it; it must be 0"

@@ -271,8 +271,15 @@ def reset_pool(env: Env, size: int) -> Env:
     def pool() -> PyTree:
         # A compiled function without arguments runs at once, even where this is called under a trace.
         draw = jax.jit(lambda: _numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
-        # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
-        states = jax.device_get(draw.lower().compile()())
+        compiled = draw.lower().compile()
+        try:
+            # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
+            states = jax.device_get(compiled())
+        except TypeError as error:  # what is traced is an input of it
+            raise checks.JaxrlError(
+                f"reset_pool: reset_pool={size} is not accepted for {env.spec.id}, where a parameter is traced, since "
+                "its states would depend on it; it must be 0"
+            ) from error
         return jax.tree.map(lambda x: x[:1] if np.array_equal(x, np.broadcast_to(x[:1], x.shape)) else x, states)
 
     def reset(key: Key) -> tuple[PyTree, PyTree]:
@@ -284,7 +291,7 @@ def reset_pool(env: Env, size: int) -> Env:
 
 
 def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _as_key(x: Array, like: Any) -> Key:
@@ -323,7 +330,8 @@ def _with_observations(env: Env, space: Space, translate: Callable[[Array], Arra
 
 def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
     """The environment's drawing, of a state that holds its own as `env`."""
-    return None if env.draw is None else lambda state, axes: env.draw(state.env, axes)
+    draw = env.draw
+    return None if draw is None else lambda state, axes: draw(state.env, axes)
 
 
 def _bounded(owner: str, env: Env) -> Box:

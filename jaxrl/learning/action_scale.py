@@ -25,8 +25,10 @@ def to_action_space(action: Array, space: Space) -> Array:
     return space.cast(space.low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (space.high - space.low))
 
 
-def from_action_space(action: Array, space: Box) -> Array:
+def from_action_space(action: Array, space: Space) -> Array:
     """Finite bounds mapped onto [-1, 1]: what `to_action_space` got, but for what it cut off or rounded."""
+    if isinstance(space, Discrete):
+        return action
     return 2.0 * (action - space.low) / (space.high - space.low) - 1.0
 
 

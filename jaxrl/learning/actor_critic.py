@@ -37,8 +37,8 @@ class Batch(NamedTuple):
     value: Array
     advantage: Array
     target: Array
-    memory: Array
-    fresh: Array
+    memory: PyTree
+    fresh: PyTree
 
 
 def init_memory(num_envs: int, shared_torso: bool, cell: str, cell_size: int) -> Array | tuple:
@@ -46,13 +46,13 @@ def init_memory(num_envs: int, shared_torso: bool, cell: str, cell_size: int) ->
     return () if cell == "none" else jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size)))
 
 
-def init_params(network: ActorCritic, key: Key, spec: Spec, memory: Array) -> PyTree:
+def init_params(network: ActorCritic, key: Key, spec: Spec, memory: PyTree) -> PyTree:
     """Parameters for an environment; the memory as of one environment, `[1, C]`, or `()`."""
     obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
     return network.init(key, obs if isinstance(memory, tuple) else obs[None], memory)
 
 
-def act(network: ActorCritic, params: PyTree, spec: Spec, memory: Array, obs: Array, key: Key, explore: bool):
+def act(network: ActorCritic, params: PyTree, spec: Spec, memory: PyTree, obs: Array, key: Key, explore: bool):
     """`Agent.act`: draws from the policy, or takes its mode; what it reports is what `make_batch` asks for."""
     after, policy = network.apply(params, obs, memory, method="act")
     action, log_prob = policy.sample_and_log_prob(seed=key) if explore else (policy.mode(), jnp.zeros(len(obs)))
@@ -103,7 +103,7 @@ def make_batch(
     discounts = gamma * (1.0 - trajectory.terminated)
     advantages, targets = gae(trajectory.reward, discounts, values, next_values, gae_lambda, ended)
     explained = explained_variance(values, targets)
-    if scale:
+    if isinstance(scale, PopArt):
         new = pop_art_update(scale, targets, pop_art_rate)
         head = preserve_outputs(params["params"]["value_head"], scale, new)
         params, scale = {"params": params["params"] | {"value_head": head}}, new

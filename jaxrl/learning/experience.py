@@ -154,12 +154,12 @@ def make_experience(
             f"{owner}: replay_ratio={replay_ratio} is not accepted; times num_envs * rollout_length = {added} it must "
             "be a whole number of gradient steps, at least 1"
         )
-    names = SIZES
+    held, drawn, names = replay_size, batch_size, SIZES
     if isinstance(replay, Replay):
-        replay_size, batch_size = replay.capacity, replay.batch_size
+        held, drawn = replay.capacity, replay.batch_size
         names = {"replay_size": "replay.capacity", "batch_size": "replay.batch_size"}
     check_schedule(
-        owner, batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps, added=added, names=names
+        owner, batch_size=drawn, replay_size=held, warmup_steps=warmup_steps, added=added, names=names
     )  # fmt: skip
     memory = select(
         owner, replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
@@ -186,10 +186,9 @@ def make_experience(
         return update
 
     def check_capacity(least: int, what: str):
-        if replay_size is not None and replay_size < least:
+        if held is not None and held < least:
             raise checks.JaxrlError(
-                f"{owner}: {names['replay_size']}={replay_size} is not accepted; it must be at least {what}, which is "
-                f"{least}"
+                f"{owner}: {names['replay_size']}={held} is not accepted; it must be at least {what}, which is {least}"
             )
 
     experience = Experience(
@@ -273,7 +272,7 @@ def make_learning(
     prepare: Callable[[Sample], Any] | None = None,
     length: int | None = None,
     extras: tuple[str, ...] = (),
-) -> Callable[..., tuple[PyTree, PyTree, Metrics]]:
+) -> Callable[..., tuple[Learner, PyTree, Metrics]]:
     """What every agent with a replay does in an update: store the trajectory, and after the warm-up learn from samples.
 
     Args:

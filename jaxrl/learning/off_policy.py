@@ -15,7 +15,7 @@ from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.experience import Learner
 from jaxrl.networks import greedy
 from jaxrl.networks.actor_critic import check_network
-from jaxrl.types import Array, Box, Key, PyTree, Spec
+from jaxrl.types import Array, Key, PyTree, Space, Spec
 
 
 def check_networks(
@@ -53,7 +53,8 @@ def check_networks(
 
 def examples(spec: Spec) -> tuple[Array, Array]:
     """Zeros like one observation and one action, `[1, ...]`."""
-    return tuple(jnp.zeros((1, *space.shape), space.dtype) for space in (spec.obs_space, spec.action_space))
+    obs, action = (jnp.zeros((1, *space.shape), space.dtype) for space in (spec.obs_space, spec.action_space))
+    return obs, action
 
 
 def first_learner(params: Any, targets: PyTree, optimizers: Any) -> Learner:
@@ -83,7 +84,7 @@ def explore_at_first(key: Key, action: Array, step: Array, warmup_steps: int) ->
 
 
 def draw_action(
-    policy: distrax.Transformed, space: Box, key: Key, step: Array, warmup_steps: int, explore: bool
+    policy: distrax.Transformed, space: Space, key: Key, step: Array, warmup_steps: int, explore: bool
 ) -> Array:
     """The action of a squashed Gaussian, `[N, *space.shape]`: drawn, or that of its mean where `explore` is False."""
     if not explore:

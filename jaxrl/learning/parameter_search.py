@@ -14,20 +14,22 @@ from jaxrl import checks
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.episodes import mean_returns
 from jaxrl.networks.actor_critic import check_policy
+from jaxrl.networks.module import Module
 from jaxrl.networks.torsos import make_torso, orthogonal
 from jaxrl.types import Array, Discrete, Key, Metrics, Space, Spec, Transition
 
 
-class DeterministicPolicy(nn.Module):
+class DeterministicPolicy(Module):
     """Observations `[..., *obs]` to the action of the largest output, or, of continuous actions, to the outputs."""
 
-    torso: nn.Module
+    torso: Module
     action_space: Space
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        discrete = isinstance(self.action_space, Discrete)
-        size = self.action_space.n if discrete else self.action_space.shape[0]
+        space = self.action_space
+        discrete = isinstance(space, Discrete)
+        size = space.n if discrete else space.shape[0]
         output = nn.Dense(size, kernel_init=orthogonal(0.01), name="output")(self.torso(obs))
         return output.argmax(-1).astype(jnp.int32) if discrete else output
 

@@ -79,4 +79,4 @@ def preserve_outputs(head: dict[str, Array], old: PopArt, new: PopArt) -> dict[s
 
 def denormalize(scale: PopArt | tuple, values: Array) -> Array:
     """Values on the rewards' scale; `()` leaves them as they are."""
-    return scale.sigma * values + scale.mean if scale else values
+    return scale.sigma * values + scale.mean if isinstance(scale, PopArt) else values

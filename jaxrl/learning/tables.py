@@ -27,7 +27,7 @@ def check_control(
     epsilon_final: float,
     epsilon_decay_steps: int,
     initial_value: float,
-) -> Callable[[Array], Array]:
+) -> optax.Schedule:
     """Checks the hyper-parameters that every control agent has.
 
     Returns:
@@ -88,7 +88,7 @@ def indicator(table: Array, state: Array, action: Array) -> Array:
     return ((jnp.arange(rows) == state)[:, None] & (jnp.arange(columns) == action)).astype(jnp.float32)
 
 
-def act_epsilon_greedily(epsilon_at: Callable[[Array], Array]) -> Callable[..., Any]:
+def act_epsilon_greedily(epsilon_at: optax.Schedule) -> Callable[..., Any]:
     """The `act` of an agent whose state has a table `q`, `[S, A]`."""
 
     def act(state: PyTree, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
@@ -97,7 +97,7 @@ def act_epsilon_greedily(epsilon_at: Callable[[Array], Array]) -> Callable[..., 
     return act
 
 
-def act_on_policy(epsilon_at: Callable[[Array], Array]) -> Callable[..., Any]:
+def act_on_policy(epsilon_at: optax.Schedule) -> Callable[..., Any]:
     """The `act` of an agent that learns from the next action, and so has drawn it when it learns.
 
     Its state has the table `q` and `next_action`, which is the one for the state that was observed last; the memory
@@ -138,8 +138,9 @@ def features_of(spec: Spec, features: Features | None) -> Features:
     """`features`, or where it is None, one-hot vectors of discrete states and flat ones of arrays."""
     if features is not None:
         return features
-    if isinstance(spec.obs_space, Discrete):
-        return lambda obs: jax.nn.one_hot(obs, spec.obs_space.n)
+    space = spec.obs_space
+    if isinstance(space, Discrete):
+        return lambda obs: jax.nn.one_hot(obs, space.n)
     return jnp.ravel
 
 

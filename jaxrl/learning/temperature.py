@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.networks import Value
+from jaxrl.networks.module import Module
 from jaxrl.types import Array, Key, PyTree
 
 MODES = ("auto", "state", "fixed")
@@ -36,7 +36,7 @@ def make_temperature(
     last: Array | float,
     steps: int,
     target_entropy: Array | float,
-    torso: Callable[[], nn.Module],
+    torso: Callable[[], Module],
 ) -> Temperature:
     """The temperature alpha, by how it comes about.
 

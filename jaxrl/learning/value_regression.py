@@ -58,8 +58,8 @@ def check_regression(
     checks.one_of(owner, ACTIVATIONS, activation=activation)
 
 
-def make_optimizer(learning_rate: Array | float, max_grad_norm: Array | float) -> optax.GradientTransformation:
-    """Adam on clipped gradients."""
+def clipped_adam(learning_rate: Array | float, max_grad_norm: Array | float) -> optax.GradientTransformation:
+    """Adam on gradients that are clipped to a global norm."""
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
 
 
@@ -82,7 +82,7 @@ def init_state(
     return experience.init(Learner(params, jax.tree.map(jnp.copy, params), optimizer.init(params)), spec, extras)
 
 
-def make_update(
+def regress_to_targets(
     experience: Experience,
     *,
     optimizer: optax.GradientTransformation,
@@ -98,6 +98,9 @@ def make_update(
     extras: tuple[str, ...] = (),
 ) -> Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]:
     """The `update` of an agent that keeps its experience in a replay and regresses one network to targets.
+
+    After the warm-up each gradient step samples a batch, computes its targets, and takes a step of the optimiser down
+    the mean of the losses, weighted by importance. Then the target network moves, where that is due.
 
     Args:
       experience: what is learnt from, and when.

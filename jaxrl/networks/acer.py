@@ -1,27 +1,33 @@
-"""What ACER makes of states and actions: a policy's statistics, and a critic that knows V and Q at once."""
+"""What ACER makes of states and actions: a policy's statistics, and a critic that knows V and Q at once.
+
+A policy is a `distrax.Distribution`; it is annotated `Any`, as the types of that library do not tell its parts.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import distrax
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrl.losses import take
+from jaxrl.networks.module import Module
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.types import Array, Discrete, Key, Space, Spec
 
 
-def statistics(policy: distrax.Distribution) -> Array:
+def statistics(policy: Any) -> Array:
     """phi, all that a policy is given by; the inverse of `distribution`.
 
     Log-probabilities `[..., n]` of discrete actions, mean and log standard deviation `[..., 2 d]` of continuous ones.
     """
     if isinstance(policy, distrax.Categorical):
-        return policy.logits
+        return policy.logits  # pyright: ignore[reportReturnType]  # distrax's arrays are those of JAX
     return jnp.concatenate([policy.loc, jnp.log(policy.scale_diag)], axis=-1)
 
 
-def distribution(phi: Array, action_space: Space) -> distrax.Distribution:
+def distribution(phi: Array, action_space: Space) -> Any:
     """f(. | phi): the policy with these statistics; a categorical's need not be normalised."""
     if isinstance(action_space, Discrete):
         return distrax.Categorical(logits=phi)
@@ -29,7 +35,7 @@ def distribution(phi: Array, action_space: Space) -> distrax.Distribution:
     return distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
 
 
-def draw(key: Key, policy: distrax.Distribution, num_samples: int) -> tuple[Array, Array, Array]:
+def draw(key: Key, policy: Any, num_samples: int) -> tuple[Array, Array, Array]:
     """Actions for expectations under a policy, each `[..., *action]`.
 
     Of discrete actions these are all of them, of continuous ones, drawn.
@@ -70,7 +76,7 @@ def stochastic_dueling(value: Array, advantages: Array, sampled: Array) -> Array
     return value + advantages - sampled.mean(axis=0)
 
 
-class Critic(nn.Module):
+class Critic(Module):
     """V(x), and Q(x, a) of several actions.
 
     Of discrete actions there is a Q each, and V is their mean under the policy. Of continuous ones, there are a V and a
@@ -84,7 +90,7 @@ class Critic(nn.Module):
       activation: of that layer, a key of `ACTIVATIONS`.
     """
 
-    torso: nn.Module
+    torso: Module
     action_space: Space
     units: int = 64
     activation: str = "tanh"
@@ -98,7 +104,7 @@ class Critic(nn.Module):
             self.from_action = nn.Dense(self.units, kernel_init=orthogonal(), use_bias=False)
             self.advantage_head = nn.Dense(1, kernel_init=orthogonal(1.0))
 
-    def __call__(self, obs: Array, policy: distrax.Distribution, actions: Array, samples: Array) -> tuple[Array, Array]:
+    def __call__(self, obs: Array, policy: Any, actions: Array, samples: Array) -> tuple[Array, Array]:
         """V `[...]` and Q `[M, ...]`.
 
         Args:
@@ -119,7 +125,7 @@ class Critic(nn.Module):
         advantages = self.advantage_head(hidden)[..., 0]
         return value, stochastic_dueling(value, advantages[: len(actions)], advantages[len(actions) :])
 
-    def value(self, obs: Array, policy: distrax.Distribution) -> Array:
+    def value(self, obs: Array, policy: Any) -> Array:
         """V alone, `[...]`."""
         features = self.torso(obs)
         if isinstance(self.action_space, Discrete):

@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.networks.module import Module
 from jaxrl.networks.recurrent import CELLS, Recurrent, carry_size
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
-from jaxrl.types import Array, Box, Discrete, Space, Spec
+from jaxrl.types import Array, Box, Discrete, PyTree, Space, Spec
 
 
-class PolicyHead(nn.Module):
+class PolicyHead(Module):
     """From features `[..., units]` to a distribution over actions.
 
     Discrete actions are categorical, continuous ones a diagonal Gaussian whose standard deviation does not depend on
@@ -28,8 +29,9 @@ class PolicyHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> distrax.Distribution:
-        discrete = isinstance(self.action_space, Discrete)
-        size = self.action_space.n if discrete else self.action_space.shape[0]
+        space = self.action_space
+        discrete = isinstance(space, Discrete)
+        size = space.n if discrete else space.shape[0]
         output = nn.Dense(size, kernel_init=orthogonal(0.01), name="output")(features)
         if discrete:
             return distrax.Categorical(logits=output)
@@ -37,27 +39,27 @@ class PolicyHead(nn.Module):
         return distrax.MultivariateNormalDiag(output, jnp.broadcast_to(jnp.exp(log_std), output.shape))
 
 
-class Policy(nn.Module):
+class Policy(Module):
     """A policy without a critic: observations `[..., *obs]` to a distribution."""
 
-    torso: nn.Module
+    torso: Module
     head: PolicyHead
 
     def __call__(self, obs: Array) -> distrax.Distribution:
         return self.head(self.torso(obs))
 
 
-class Value(nn.Module):
+class Value(Module):
     """State values alone: observations `[..., *obs] -> [...]`."""
 
-    torso: nn.Module
+    torso: Module
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         return nn.Dense(1, kernel_init=orthogonal(1.0), name="value_head")(self.torso(obs))[..., 0]
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Module):
     """A policy and a state value, on one torso or on one each, behind a recurrent layer each where they remember.
 
     With a memory, time is the first axis: observations `[T, N, *obs]`, the carry `[N, C]` before the first of them, and
@@ -72,8 +74,8 @@ class ActorCritic(nn.Module):
       critic_cell: the value's; None to share, or where nothing is remembered.
     """
 
-    torso: nn.Module
-    critic_torso: nn.Module | None
+    torso: Module
+    critic_torso: Module | None
     head: PolicyHead
     cell: Recurrent | None = None
     critic_cell: Recurrent | None = None
@@ -82,13 +84,13 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Dense(1, kernel_init=orthogonal(1.0))
 
     def __call__(
-        self, obs: Array, memory: Array = (), fresh: Array | None = None
+        self, obs: Array, memory: PyTree = (), fresh: Array | None = None
     ) -> tuple[distrax.Distribution, Array]:
         """Policies and values of observations."""
         _, features, value_features = self._features(obs, memory, fresh)
         return self.head(features), self.value_head(value_features)[..., 0]
 
-    def act(self, obs: Array, memory: Array = ()) -> tuple[Array, distrax.Distribution]:
+    def act(self, obs: Array, memory: PyTree = ()) -> tuple[PyTree, distrax.Distribution]:
         """The memory after one observation of each environment, `[N, *obs]`, and the policies."""
         if self.cell is None:
             return memory, self.head(self.torso(obs))
@@ -100,7 +102,7 @@ class ActorCritic(nn.Module):
         return self.value_head((self.critic_torso or self.torso)(obs))[..., 0]
 
     def values(
-        self, obs: Array, next_obs: Array, memory: Array = (), fresh: Array | None = None
+        self, obs: Array, next_obs: Array, memory: PyTree = (), fresh: Array | None = None
     ) -> tuple[Array, Array]:
         """Values of a trajectory's observations, and of their true successors, `[T, N]` each."""
         if self.cell is None:
@@ -112,7 +114,7 @@ class ActorCritic(nn.Module):
         values, next_values = self.value_head(features), self.value_head(next_features)
         return values[..., 0], next_values.reshape(values.shape[:-1])
 
-    def _features(self, obs: Array, memory: Array, fresh: Array | None) -> tuple[Array, Array, Array]:
+    def _features(self, obs: Array, memory: PyTree, fresh: Array | None) -> tuple[PyTree, Array, Array]:
         """Carries after each step, and what the two heads see."""
         features = self.torso(obs)
         value_features = features if self.critic_torso is None else self.critic_torso(obs)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrl.networks.module import Module
 from jaxrl.types import Array, Key
 
 
@@ -22,7 +23,7 @@ def _uniform(scale: float) -> Callable[..., Array]:
     return init
 
 
-class NoisyDense(nn.Module):
+class NoisyDense(Module):
     """A fully connected layer with factorised Gaussian noise on its weights: `[..., p] -> [..., features]`.
 
     ```

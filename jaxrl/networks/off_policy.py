@@ -8,6 +8,7 @@ import distrax
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl.networks.module import Module
 from jaxrl.networks.q_network import QNetwork, make_q_network
 from jaxrl.networks.torsos import MLP, make_torso, orthogonal
 from jaxrl.types import Array, Spec
@@ -15,7 +16,7 @@ from jaxrl.types import Array, Spec
 LOG_STD_BOUNDS = (-20.0, 2.0)  # Haarnoja et al. (2018), in their code
 
 
-class Critic(nn.Module):
+class Critic(Module):
     """The value of an action: `obs [..., *obs], action [..., A] -> [...]`.
 
     Attributes:
@@ -23,7 +24,7 @@ class Critic(nn.Module):
       torso: from features and action, joined, to `[..., units]`.
     """
 
-    encoder: nn.Module
+    encoder: Module
     torso: MLP
 
     @nn.compact
@@ -32,7 +33,7 @@ class Critic(nn.Module):
         return nn.Dense(1, kernel_init=orthogonal(1.0), name="output")(hidden)[..., 0]
 
 
-class TanhPolicy(nn.Module):
+class TanhPolicy(Module):
     """One action for each observation: `[..., *obs] -> [..., A]`, in (-1, 1).
 
     Attributes:
@@ -40,7 +41,7 @@ class TanhPolicy(nn.Module):
       action_size: A.
     """
 
-    torso: nn.Module
+    torso: Module
     action_size: int
 
     @nn.compact
@@ -48,7 +49,7 @@ class TanhPolicy(nn.Module):
         return jnp.tanh(nn.Dense(self.action_size, kernel_init=orthogonal(0.01), name="output")(self.torso(obs)))
 
 
-class SquashedGaussian(nn.Module):
+class SquashedGaussian(Module):
     """A distribution over actions in (-1, 1): `[..., *obs]` to tanh of a diagonal Gaussian that depends on the state.
 
     log pi(a | s) = log N(u | s) - sum_i log(1 - tanh(u_i)^2) with a = tanh(u) (Haarnoja et al. 2018, equation 26);
@@ -59,7 +60,7 @@ class SquashedGaussian(nn.Module):
       action_size: A.
     """
 
-    torso: nn.Module
+    torso: Module
     action_size: int
 
     @nn.compact
@@ -88,7 +89,7 @@ def make_critics(
     *,
     layer_norm: bool = False,
     dropout: Array | float = 0.0,
-) -> Callable[[int], nn.Module]:
+) -> Callable[[int], Module]:
     """Ensembles of critics that fit an environment, each ensemble one batched network.
 
     Args:
@@ -112,7 +113,7 @@ def make_critics(
     if isinstance(encoder(), MLP):
         encoder, joined_sizes = make_torso(owner, spec, "mlp", (), activation), hidden_sizes
 
-    def critics(n: int) -> nn.Module:
+    def critics(n: int) -> Module:
         return ensemble(Critic, n)(encoder(), MLP(joined_sizes, activation, 1, layer_norm, dropout))
 
     return critics
@@ -126,7 +127,7 @@ def make_discrete_critics(
     activation: str,
     *,
     layer_norm: bool = False,
-) -> Callable[[int], nn.Module]:
+) -> Callable[[int], Module]:
     """Ensembles of critics that give the values of all discrete actions, each ensemble one batched network.
 
     Args:
@@ -147,13 +148,13 @@ def make_discrete_critics(
     return lambda n: ensemble(QNetwork, n)(one.torso, one.num_actions)
 
 
-def ensemble(network: type[nn.Module], n: int) -> Callable[..., nn.Module]:
+def ensemble(network: type[Module], n: int) -> Callable[..., Module]:
     """A constructor of n networks that are one: the same inputs, and parameters and outputs with n first."""
     return nn.vmap(
         network,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=None,
+        in_axes=None,  # pyright: ignore[reportArgumentType]  # which flax's type leaves out
         out_axes=0,
         axis_size=n,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.networks.module import Module
 from jaxrl.networks.noisy import NoisyDense
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.types import Array, Discrete, Spec
@@ -13,7 +16,7 @@ from jaxrl.types import Array, Discrete, Spec
 DUELING = {"mean": jnp.mean, "max": jnp.max}
 
 
-class QNetwork(nn.Module):
+class QNetwork(Module):
     """Action values: `[..., obs] -> [..., num_actions]`, or `[..., num_actions, outputs]` where there are several.
 
     With `dueling`, a value stream V and an advantage stream A in place of one stream (Wang et al. 2016):
@@ -36,7 +39,7 @@ class QNetwork(nn.Module):
       outputs: numbers of each action: 1 for its value, else logits of atoms, or quantiles.
     """
 
-    torso: nn.Module
+    torso: Callable[[Array], Array]
     num_actions: int
     stream_sizes: tuple[int, ...] = ()
     activation: str = "relu"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
+from jaxrl.networks.module import Module
 from jaxrl.networks.q_network import DUELING, QNetwork, num_actions
 from jaxrl.networks.torsos import ACTIVATIONS, make_torso, orthogonal
 from jaxrl.types import Array, Spec
@@ -19,7 +22,7 @@ def carry_size(cell: str, size: int) -> int:
     return CELLS[cell] * size
 
 
-class Recurrent(nn.Module):
+class Recurrent(Module):
     """A recurrent layer over time: `carry [B, C], x [T, B, p] -> carries [T, B, C], h [T, B, size]`.
 
     Where `fresh [T, B]` is given and true, an episode began with that step, and the carry before it is put back to 0.
@@ -47,7 +50,7 @@ class Recurrent(nn.Module):
         gates = {"gru": 3, "lstm": 4}[self.cell]
         inputs = nn.Dense(gates * self.size, kernel_init=nn.initializers.lecun_normal(), name="inputs")(x)
         kernel = self.param("kernel", orthogonal(1.0), (self.size, gates * self.size))
-        reset_bias = self.param("reset_bias", nn.initializers.zeros, (self.size,)) if self.cell == "gru" else None
+        reset_bias = self.param("reset_bias", nn.initializers.zeros, (self.size,)) if self.cell == "gru" else 0.0
 
         def gru(h: Array, x: Array) -> tuple[Array, Array]:
             x_gates, x_new = jnp.split(x, [2 * self.size], axis=-1)
@@ -70,12 +73,12 @@ class Recurrent(nn.Module):
             inputs, fresh = x
             return cell(jnp.where(fresh[:, None], 0.0, carry), inputs)
 
-        scanned = (cell, inputs) if fresh is None else (begin_or_go_on, (inputs, fresh))
+        scanned: Any = (cell, inputs) if fresh is None else (begin_or_go_on, (inputs, fresh))
         carries = jax.lax.scan(scanned[0], carry, scanned[1])[1]
         return carries, carries[..., : self.size]
 
 
-class RecurrentQNetwork(nn.Module):
+class RecurrentQNetwork(Module):
     """Action values of histories: `carry [B, C], obs [T, B, ...], previous [T, B] -> carries [T, B, C], q [T, B, A]`.
 
     `carries[t]` is the carry after `obs[t]`; `carry` is the one before `obs[0]`. `previous[t]`, int32, is 1 more than
@@ -88,7 +91,7 @@ class RecurrentQNetwork(nn.Module):
       head: from that layer's output to action values.
     """
 
-    torso: nn.Module
+    torso: Module
     memory: Recurrent
     head: QNetwork
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
+from jaxrl.networks.module import Module
 from jaxrl.types import Array, Box, Key, Space, Spec
 
 
@@ -108,7 +109,7 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
     return rows < min(columns, channels) and (columns == channels or channels > MAX_CHANNELS)
 
 
-class MLP(nn.Module):
+class MLP(Module):
     """Fully connected layers, each followed by its activation: `[..., any shape] -> [..., hidden_sizes[-1]]`.
 
     Attributes:
@@ -142,7 +143,7 @@ class MLP(nn.Module):
         return x
 
 
-class CNN(nn.Module):
+class CNN(Module):
     """The MinAtar network (Young and Tian 2019): a 3 x 3 convolution, then an `MLP`; `[..., H, W, C] -> [..., units]`.
 
     The convolution is a matrix product with the image's patches. Under `vmap` over seeds, each with its own kernel, a
@@ -174,7 +175,7 @@ class CNN(nn.Module):
         return mlp(ACTIVATIONS[self.activation](x))
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(Module):
     """The network of Mnih et al. (2015) for the screens of games: three convolutions, then an `MLP`.
 
     `[..., H, W, C] -> [..., units]`, with H and W of at least `NATURE_PIXELS`.
@@ -229,7 +230,7 @@ MAX_CHANNELS = 32  # of an image with fewer rows than columns and channels; with
 
 def make_torso(
     owner: str, spec: Spec, kind: str, hidden_sizes: tuple[int, ...], activation: str, *, layer_norm: bool = False
-) -> Callable[[], nn.Module]:
+) -> Callable[[], Module]:
     """A constructor of the torso that fits an environment's observations.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -96,7 +98,8 @@ def relabel(goal: Goal, steps: Transition, wanted: Array) -> tuple[Transition, A
 def _episode(ring: rings.Ring, slots: Array, step: Array) -> tuple[Array, Array]:
     """Where the episodes of some steps begin and end, in steps from them: int32 `[B]`, at most 0, and at least 0."""
     layout = ring.layout
-    ahead = jnp.arange(layout.spec.max_steps)
+    longest: Any = layout.spec.max_steps  # which an environment has in which goals are replaced
+    ahead = jnp.arange(longest)
 
     def ends(offsets: Array) -> tuple[Array, Array]:
         around = rings.later(layout, slots[:, None], offsets)  # [B, max_steps]
@@ -105,6 +108,6 @@ def _episode(ring: rings.Ring, slots: Array, step: Array) -> tuple[Array, Array]
     last = rings.last_valid(layout, *ends(ahead), slots, step)
     terminated, truncated = ends(-1 - ahead)
     before = terminated | truncated
-    steps_back = jnp.where(before.any(axis=1), jnp.argmax(before, axis=1), layout.spec.max_steps - 1)
+    steps_back = jnp.where(before.any(axis=1), jnp.argmax(before, axis=1), longest - 1)
     oldest = jnp.minimum(step // layout.num_envs, layout.rows) - 1
     return -jnp.minimum(steps_back, oldest - rings.ages(layout, slots, step)), last

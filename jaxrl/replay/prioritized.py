@@ -5,7 +5,7 @@ Both ways keep what decides a slot's probability in a sum tree, and correct for 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -225,7 +225,7 @@ def _sample(
     length: int,
     batch_size: int,
     capacity: int,
-    beta: Array,
+    beta: Any,
     read: Read,
 ) -> Sample:
     draw_key, read_key = jax.random.split(key)

@@ -129,7 +129,7 @@ def _compare(
     place = [] if devices is None else ["--devices", str(devices)]
     commands = {"jaxrl": [sys.executable, "-m", "jaxrl.runs.bench", *place]}
     commands |= {name: shlex.split(command) for name, command in peers.items()}
-    measured: dict[str, list[dict]] = {name: [] for name in commands}
+    measured: dict[str, list[Any]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
             measured[name].append(_measure([*command, *options]))
@@ -171,8 +171,9 @@ def measure(agent: str, seeds: int, num_steps: int, repeats: int) -> dict[str, A
 
     make_agent = constructor(agent)
     [group] = plan(make_agent, SETTINGS[agent]).groups
+    env: Any = make(ENVS[agent])  # none is on the host
     program = compile_group(
-        make_agent, group, make(ENVS[agent]), run_key=jax.random.key(0), num_seeds=seeds, num_eval_episodes=1,
+        make_agent, group, env, run_key=jax.random.key(0), num_seeds=seeds, num_eval_episodes=1,
         parts=("init", "train"),
     )  # fmt: skip
     updates = num_updates(program.agent, num_steps)

@@ -67,7 +67,7 @@ def manager(directory: pathlib.Path, read_only: bool = False) -> Iterator[Any]:
     # What went wrong is said once, by the error: not for each thread, and each read that a failed one took along.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    options = {"read_only": True} if read_only else {"max_to_keep": 1, "cleanup_tmp_directories": True}
+    options: dict[str, Any] = {"read_only": True} if read_only else {"max_to_keep": 1, "cleanup_tmp_directories": True}
     with _without_echoes():
         with _saving(directory, "read" if read_only else "written"):
             opened = ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(**options))

@@ -46,7 +46,7 @@ from jaxrl.runs.program import (
     lay_out,
     memory_of,
 )
-from jaxrl.types import Agent, Array, HostEnv, HostVector, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, HostEnv, Key, Metrics, PyTree, Spec, Transition
 
 SEEDS = np.uint32(2**31)  # what the key of the environments' seeds is folded with: no step of a trajectory has it
 
@@ -74,18 +74,18 @@ class Rollout(NamedTuple):
 class Experience(NamedTuple):
     """What the host knows of a trajectory; leaves `[T, N, ...]`. The fields are as in `Transition`."""
 
-    reward: Array
-    terminated: Array
-    truncated: Array
-    next_obs: Array
-    episode_return: Array
-    episode_length: Array
+    reward: PyTree
+    terminated: PyTree
+    truncated: PyTree
+    next_obs: PyTree
+    episode_return: PyTree
+    episode_length: PyTree
 
 
 # ---------------------------------------------------------------- of one row, pure
 
 
-def _key(state: TrainState, step: Array, index: Array | int) -> Key:
+def _key(state: TrainState, step: Array, index: Any) -> Key:
     """One of the keys of the update that begins at a step: the one that the compiled loop's split has there."""
     return jax.random.fold_in(jax.random.fold_in(state.key, step), index)
 
@@ -119,8 +119,8 @@ def _update(
     """Hands a whole trajectory to the agent."""
     trajectory = _trajectory(rollout, experience, clip_rewards)
     moved = state._replace(step=state.step + steps_per_update(agent))
-    moved, *new = loop.learn(moved, agent, trajectory, _key(state, state.step, 0), state.step)
-    return moved, loop.add(seen, *new)
+    moved, episodes, metrics = loop.learn(moved, agent, trajectory, _key(state, state.step, 0), state.step)
+    return moved, loop.add(seen, episodes, metrics)
 
 
 def _trajectory(rollout: Rollout, experience: Experience, clip_rewards: bool) -> Transition:
@@ -221,7 +221,7 @@ def _compile(rows: Layout, env: HostEnv, agent: Agent, num_episodes: int, parts:
         job("greedy", greedy, takes, (ROWS, ROWS), state.agent, memory, obs, keys, number)
     compiled = compile_parts(lowered)
     needed = max((memory_of(compiled[name]) for name in ("act", "update") if name in compiled), default=0)
-    functions = {name: functools.partial(function, rows.hypers) for name, function in compiled.items()}
+    functions: dict[str, Any] = {name: functools.partial(function, rows.hypers) for name, function in compiled.items()}
     if "init" in parts:
         functions["init"] = lambda: compiled["init"](rows.keys, rows.hypers)
     return state, functions, needed * rows.mesh.size
@@ -269,7 +269,7 @@ def compile_host_group(
         evaluation.close()
 
     return Program(
-        init=functions.get("init"),
+        init=lambda: functions["init"](),
         train=training.train,
         evaluate=evaluation.evaluate,
         agent=agent,
@@ -295,7 +295,7 @@ class Training:
         wanted = agent.tolerates_stale_actions if env.overlap is None else env.overlap
         self.overlap = wanted and not agent.episodic
         self.shape = rows.num_rows, agent.num_envs
-        self.vector: HostVector | None = None
+        self.vector: Any = None  # a `HostVector`, while its environments are open
         self.step = -1  # of the training state that the environments stand at
 
     def train(self, state: TrainState, updates: int) -> tuple[TrainState, Metrics]:
@@ -376,7 +376,7 @@ class Evaluation:
     ):
         self.functions, self.rows, self.env, self.name = functions, rows, env, name
         self.shape = rows.num_rows, episodes
-        self.vector: HostVector | None = None
+        self.vector: Any = None  # a `HostVector`, while its environments are open
 
     def evaluate(self, state: TrainState, draw: int = 0) -> np.ndarray:
         """`Program.evaluate`."""

@@ -32,7 +32,7 @@ from jaxrl.types import Agent, Array, Env, Key, Metrics, PyTree
 Constructor = Callable[..., Agent]
 
 # What of a `TrainState` belongs to one row: all but the step, which every row shares.
-ROW_AXES = TrainState(**{name: None if name == "step" else 0 for name in TrainState._fields})
+ROW_AXES: Any = TrainState._make(None if name == "step" else 0 for name in TrainState._fields)
 
 # Evaluation folds its keys from the upper half of the numbers that training, which folds in `step`, leaves free.
 EVALUATION = np.uint32(2**31)
@@ -114,7 +114,7 @@ def unwrapped(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> 
     nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
     if any(signature.parameters[name].kind in nameless for name in named):
         return constructor, dict(hyper_parameters)
-    return unwrapped(constructor.func, named | constructor.keywords | hyper_parameters)
+    return unwrapped(constructor.func, named | constructor.keywords | dict(hyper_parameters))
 
 
 def with_defaults(constructor: Constructor, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,8 +206,8 @@ class Program(NamedTuple):
     """
 
     init: Callable[[], TrainState]
-    train: Callable[[TrainState, Array], tuple[TrainState, Metrics]]
-    evaluate: Callable[..., Array]
+    train: Callable[[TrainState, int], tuple[TrainState, Metrics]]
+    evaluate: Callable[..., Array | np.ndarray]
     agent: Agent
     num_rows: int
     mesh: Mesh
@@ -298,7 +298,7 @@ def compile_group(
 
 # How what a program takes and gives is split over the devices: rows, the same for all, and a `TrainState`'s fields.
 ROWS, SHARED = P("row"), P()
-STATE = TrainState(*(ROWS if axis == 0 else SHARED for axis in ROW_AXES))
+STATE: Any = TrainState._make(ROWS if axis == 0 else SHARED for axis in ROW_AXES)
 
 
 class Layout(NamedTuple):
@@ -342,9 +342,7 @@ class Layout(NamedTuple):
         return traced, TrainState(*(self.shape(field, spec) for field, spec in fields))
 
 
-def lay_out(
-    constructor: Constructor, group: Group, run_key: Key, num_seeds: int, devices: Sequence[jax.Device]
-) -> Layout:
+def lay_out(constructor: Constructor, group: Group, run_key: Key, num_seeds: int, devices: Sequence[Any]) -> Layout:
     """Lays the rows of a group, configurations times seeds, over devices; the arguments as of `compile_group`."""
     num_rows = len(group.indices) * num_seeds
     mesh = Mesh(np.array(devices[:num_rows]), ("row",))
@@ -382,7 +380,7 @@ def placed(program: Program, state: TrainState) -> TrainState:
     """What was stored, on the program's devices: the padding is made anew."""
     row = np.arange(len(program.shapes.key)) % program.num_rows
 
-    def shared(values: np.ndarray, like: Any) -> Array:
+    def shared(values: Any, like: Any) -> Array:
         if _is_key(like):
             values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
         return jax.device_put(values, like.sharding)
@@ -401,7 +399,7 @@ def _numbers(tree: PyTree) -> PyTree:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def evaluation_key(state: TrainState, draw: Array) -> Key:

@@ -91,7 +91,7 @@ def tensorboard(folder: pathlib.Path, ready: Ready) -> Iterator[Listener]:
       RunError: while the run goes on, if the files cannot be written.
     """
     from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  # made on import
     from tensorboardX.summary import scalar
 
     _allow_open_files(len(ready.plan.configs), ready.job.seeds)

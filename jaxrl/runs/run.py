@@ -65,7 +65,7 @@ def _due(ready: Ready, interval: int, every: int) -> bool:
 def compile_for(ready: Ready, group: Group, **options: Any) -> Program:
     """The group's program; see `compile_group` for the options."""
     job, env = ready.job, ready.envs[group.indices[0]]
-    compile_any = compile_host_group if isinstance(env, HostEnv) else compile_group
+    compile_any: Callable[..., Program] = compile_host_group if isinstance(env, HostEnv) else compile_group
     return compile_any(
         ready.constructor,
         group,
@@ -107,15 +107,16 @@ def execute(
     records, programs = [], []
     for index, group in enumerate(ready.plan.groups):
         program = compile_for(ready, group)
-        with contextlib.closing(program):
-            records.append(_train_group(ready, index, program, checkpoints(out, index), listeners, should_stop))
+        with contextlib.ExitStack() as stack:
+            stack.callback(program.close)
+            records.append(_train_group(ready, index, program, out and checkpoints(out, index), listeners, should_stop))
         programs.append(program)
     return _assemble(ready, records, programs)
 
 
-def checkpoints(out: pathlib.Path | None, index: int) -> pathlib.Path | None:
-    """The folder of a group's checkpoints; None where there is none of the run."""
-    return None if out is None else out / "checkpoints" / f"group_{index}"
+def checkpoints(out: pathlib.Path, index: int) -> pathlib.Path:
+    """The folder of a group's checkpoints."""
+    return out / "checkpoints" / f"group_{index}"
 
 
 def _train_group(
@@ -132,7 +133,7 @@ def _train_group(
     with contextlib.nullcontext() if checkpoints is None else checkpoint.manager(checkpoints) as opened:
         found = checkpoint.restore(opened, stored_shapes(program), job) if opened else None
         nothing = {"episode_return": np.full((*shape, ready.num_intervals), np.nan, np.float32)}
-        start, _, metrics, facts, _ = found or (0, None, nothing, {"run_seconds": 0.0}, job)
+        start, _, metrics, facts, _ = found or (0, None, nothing, dict[str, Any](run_seconds=0.0), job)
         state = placed(program, found.state) if found else program.init()
         for listener in listeners:
             listener.compiled(ready, index, program, start)

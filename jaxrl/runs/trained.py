@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,11 @@ def episode_of_run(ready: Ready, out: pathlib.Path, config: int, seed: int, draw
       seed: the seed's number, from 0.
       draw: another number, 0 to 2**31 - 1, draws another episode; none is one that the run evaluates itself by.
     """
+    env: Any = ready.envs[config]  # not on the host: `jaxrl.analysis.render.check` refuses these
     agent, state = trained(ready, out, config, seed)
     key = jax.random.fold_in(state.key, EVALUATION + state.step.astype(jnp.uint32))
     # An evaluation folds its draw, which is less than 2**31, into this key: the numbers from there on are free.
-    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, ready.envs[config])
+    return episode(jax.random.fold_in(key, EVALUATION + np.uint32(draw)), agent, state.agent, env)
 
 
 def _newest(ready: Ready, out: pathlib.Path, index: int, program: Program) -> TrainState:

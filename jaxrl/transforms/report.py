@@ -79,7 +79,7 @@ def report_episode_mean(agent: Agent, /, num_episodes: int, **metrics: Metric) -
         )
 
     def init(key: Key, spec: Spec) -> EpisodeMeanState:
-        return EpisodeMeanState(agent.init(key, spec), jnp.float32(0), dict.fromkeys(metrics, jnp.float32(0)))
+        return EpisodeMeanState(agent.init(key, spec), jnp.float32(0), {name: jnp.float32(0) for name in metrics})
 
     def act(state: EpisodeMeanState, memory: PyTree, obs: PyTree, key: Key, step: Array, explore: bool = True):
         return agent.act(state.agent, memory, obs, key, step, explore=explore)

@@ -368,6 +368,21 @@ def test_a_pool_is_drawn_once_whoever_traces_first():
     assert np.array_equal(first, again)
 
 
+def test_a_pool_of_what_is_traced_is_refused():
+    """Where an environment is made, or where an episode of one's own begins."""
+
+    def made(gravity):
+        return envs.make("CartPole-v1", gravity=gravity, reset_pool=2).reset(jax.random.key(0))
+
+    def own(length):
+        reset = lambda key: (jnp.zeros(1), jax.random.uniform(key, (1,)) * length)  # noqa: E731
+        return envs.reset_pool(counter()._replace(reset=reset), 3).reset(jax.random.key(0))
+
+    for reset, words in ((made, "CartPole-v1: reset_pool=2 is not accepted where gravity"), (own, "=3 .* for Counter")):
+        with pytest.raises(checks.JaxrlError, match=words):
+            jax.jit(reset)(2.0)
+
+
 def test_order_of_make():
     """The clip comes outside of the rescaling, and the limit inside of everything."""
     env = envs.make("Pendulum-v1", clip_actions=True, rescale_actions=True, time_limit=3, frame_stack=2)

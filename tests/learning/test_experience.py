@@ -106,7 +106,7 @@ def regress(num_envs, length, ratio, period, tau, num_steps, learning_rate=1.0, 
         warmup_steps=1,
     )  # fmt: skip
     optimizer = optax.sgd(learning_rate)
-    update = value_regression.make_update(
+    update = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=lambda *_: (), metrics=(), target_update_every=period, tau=tau,
         loss=lambda params, *_: value_regression.Loss(jnp.full(1, -params), jnp.zeros(1), {}), anneal_steps=ANNEAL,
     )  # fmt: skip

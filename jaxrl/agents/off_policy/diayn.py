@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,7 +151,7 @@ def diayn(
     discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
     optimizer = optax.adam(discriminator_learning_rate)
 
-    def guess(params: PyTree, obs: Array) -> distrax.Categorical:  # q(. | s)
+    def guess(params: PyTree, obs: Array) -> Any:  # q(. | s)
         return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
 
     def make_update(sac_step: Callable, metrics: tuple[str, ...]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +17,8 @@ from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
 from jaxrl.networks import make_discrete_critics, make_policy, make_torso
+from jaxrl.networks.module import Module
+from jaxrl.networks.q_network import num_actions
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -127,17 +128,17 @@ def discrete_sac(
     checks.one_of("discrete_sac", POLICY_VALUES, critic_value=critic_value)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
 
-    def actor(spec: Spec) -> nn.Module:
+    def actor(spec: Spec) -> Module:
         return make_policy("discrete_sac", spec, torso, hidden_sizes, activation)
 
-    def critics(spec: Spec) -> nn.Module:
+    def critics(spec: Spec) -> Module:
         critics = make_discrete_critics("discrete_sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)
         return critics(num_critics)
 
     def entropy_of(spec: Spec) -> Temperature:
         return make_temperature(
             "discrete_sac", temperature, initial_temperature, final_temperature, temperature_steps,
-            target_entropy_ratio * math.log(spec.action_space.n),
+            target_entropy_ratio * math.log(num_actions("discrete_sac", spec)),
             make_torso("discrete_sac", spec, torso, hidden_sizes, activation),
         )  # fmt: skip
 
@@ -157,7 +158,7 @@ def discrete_sac(
         if not explore:
             return policy.mode(), memory, {}
         policy_key, uniform_key = jax.random.split(key)
-        drawn = jax.random.randint(uniform_key, obs.shape[:1], 0, state.spec.action_space.n)
+        drawn = jax.random.randint(uniform_key, obs.shape[:1], 0, num_actions("discrete_sac", state.spec))
         return jnp.where(step < experience.warmup_steps, drawn, policy.sample(seed=policy_key)), memory, {}
 
     def soft_value(log_pi: Array, q: Array, alpha: Array) -> Array:  # equation 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +16,7 @@ from jaxrl.learning.experience import Experience, Learner, ReplayState, interrup
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, make_critics, make_torso
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -160,7 +160,7 @@ def soft_actor_critic(
     check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
 
-    def actor(spec: Spec) -> nn.Module:
+    def actor(spec: Spec) -> Module:
         return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
     def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:

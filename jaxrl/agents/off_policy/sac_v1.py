@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +16,7 @@ from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_e
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -137,14 +137,14 @@ def sac_v1(
     checks.number("sac_v1", target_entropy=target_entropy)
     optimizers = SACV1Params(*map(optax.adam, rates.values()))
 
-    def actor(spec: Spec) -> nn.Module:
+    def actor(spec: Spec) -> Module:
         torso_of_actor = make_torso("sac_v1", spec, torso, hidden_sizes, activation)()
         return SquashedGaussian(torso_of_actor, spec.action_space.shape[0])
 
-    def critics(spec: Spec) -> nn.Module:
+    def critics(spec: Spec) -> Module:
         return make_critics("sac_v1", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
 
-    def value(spec: Spec) -> nn.Module:
+    def value(spec: Spec) -> Module:
         return Value(make_torso("sac_v1", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)())
 
     def entropy_of(spec: Spec) -> Temperature:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +16,7 @@ from jaxrl.learning.action_scale import check_bounded, from_action_space, to_act
 from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -138,10 +138,10 @@ def td3(
     )
     optimizers = TD3Params(optax.adam(actor_learning_rate), optax.adam(critic_learning_rate))
 
-    def actor(spec: Spec) -> nn.Module:
+    def actor(spec: Spec) -> Module:
         return TanhPolicy(make_torso("td3", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
-    def critics(spec: Spec, n: int = num_critics) -> nn.Module:
+    def critics(spec: Spec, n: int = num_critics) -> Module:
         return make_critics("td3", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(n)
 
     def init(key: Key, spec: Spec) -> ReplayState:

@@ -124,8 +124,10 @@ def a2c(
         return actor_critic.act(network(state.spec), state.params, state.spec, memory, obs, key, explore)
 
     def loss(params: PyTree, batch: Batch, spec: Spec) -> tuple[Array, Metrics]:
-        weights = {"value_coef": value_coef, "entropy_coef": entropy_coef}
-        return a2c_loss(network(spec), params, batch, **weights, normalize_advantage=normalize_advantage)
+        return a2c_loss(
+            network(spec), params, batch, value_coef=value_coef, entropy_coef=entropy_coef,
+            normalize_advantage=normalize_advantage,
+        )  # fmt: skip
 
     def update(state: A2CState, trajectory: Transition, key: Key, step: Array) -> tuple[A2CState, Metrics]:
         params, scale, batch, explained = actor_critic.make_batch(

@@ -137,8 +137,8 @@ def a3c(
         if not (explore and delay):
             return one(state.params, memory, obs, key)
         copies = jax.tree.map(lambda x: x[slot(step)], state.copies)
-        parts = by_worker((memory, obs), num_workers)
-        acted = jax.vmap(one)(copies, *parts, jax.random.split(key, num_workers))
+        memory, obs = by_worker((memory, obs), num_workers)
+        acted = jax.vmap(one)(copies, memory, obs, jax.random.split(key, num_workers))
         return jax.tree.map(lambda x: x.reshape(num_envs, *x.shape[2:]), acted)  # [W, N / W, ...] -> [N, ...]
 
     def gradient(params: PyTree, trajectory: Transition, spec: Spec) -> tuple[PyTree, Metrics]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,7 +19,7 @@ from jaxrl.replay import uniform
 from jaxrl.returns import retrace
 from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec, Transition
 
-KEPT = ("policy_action", "behaviour")  # what the replay keeps of what `act` reports
+KEPT: tuple[str, ...] = ("policy_action", "behaviour")  # what the replay keeps of what `act` reports
 
 
 class ACERParams(NamedTuple):
@@ -82,7 +81,7 @@ def stretch(steps: Transition, gamma: Array | float, ended: Array, valid: Array)
 
 
 def truncated_objective(
-    policy: distrax.Distribution, actions: Array, log_ratios: Array, advantages: Array, weights: Array, clip: Array
+    policy: Any, actions: Array, log_ratios: Array, advantages: Array, weights: Array, clip: Array | float
 ) -> Array:
     """What has ACER's policy gradient, truncated and corrected, for its gradient (Wang et al. 2017, equation 9).
 

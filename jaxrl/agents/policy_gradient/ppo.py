@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ class PPOState(NamedTuple):
     params: PyTree
     opt_state: PyTree
     scale: PopArt | tuple
-    kl_coef: Array | tuple
+    kl_coef: PyTree
 
 
 @agent_constructor
@@ -128,7 +128,7 @@ def ppo(
     checks.number("ppo", 0, 1, open_low=True, pop_art_rate=pop_art_rate)
     checks.number("ppo", 0, entropy_coef=entropy_coef, value_coef=value_coef, kl_coef=kl_coef, max_kl=max_kl)
     remembers = cell != "none"
-    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    sizes: dict[str, Any] = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
     sizes |= {"sequences": remembers, "num_workers": num_workers}
     check_sizes("ppo", num_envs=num_envs, rollout_length=rollout_length, **sizes)
     check_network("ppo", hidden_sizes, activation, cell, cell_size)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
@@ -116,7 +117,7 @@ def reinforce(
     checks.integer("reinforce", num_envs=num_envs, rollout_length=rollout_length)
     checks.one_of("reinforce", ESTIMATORS, estimator=estimator)
     check_network("reinforce", hidden_sizes, activation)
-    if baseline == "none" and not isinstance(gae_lambda, jax.core.Tracer) and gae_lambda != 1:
+    if baseline == "none" and not isinstance(gae_lambda, Tracer) and gae_lambda != 1:
         raise checks.JaxrlError(
             f"reinforce: gae_lambda={gae_lambda} is not accepted with baseline='none', which knows no values; it must "
             "be 1.0"

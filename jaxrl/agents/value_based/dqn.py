@@ -144,12 +144,12 @@ def dqn(
         raise checks.JaxrlError(
             f"dqn: quantiles={quantiles} is not accepted together with atoms={atoms}; one must be 1"
         )
-    if atoms > 1:
+    if atoms > 1:  # the head is how the outputs for an action describe its return
         checks.increasing("dqn", v_min=v_min, v_max=v_max)
         head = value_heads.categorical(atoms, v_min, v_max)
     else:
         head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
-    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
@@ -158,7 +158,7 @@ def dqn(
             noisy=noisy, outputs=head.outputs,
         )  # fmt: skip
 
-    def apply(params: PyTree, obs: Array, spec: Spec, key: Key) -> Array:
+    def apply(params: PyTree, obs: Array, spec: Spec, key: Key | None) -> Array:
         return network(spec).apply(params, obs, rngs={"noise": key} if noisy else None)
 
     def init(key: Key, spec: Spec) -> ReplayState:
@@ -166,27 +166,30 @@ def dqn(
         params = network(spec).init(key, obs)
         return value_regression.init_state(experience, params, spec, optimizer)
 
-    def act(state: ReplayState, policy_memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+    def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         noise_key, key = jax.random.split(key) if noisy else (None, key)
         if explore:
             outputs = apply(state.params, obs, state.spec, noise_key)
         else:
             outputs = network(state.spec).apply(state.params, obs)
-        return epsilon_greedy(key, head.mean(outputs), epsilon_at(step) if explore else 0.0), policy_memory, {}
+        return epsilon_greedy(key, head.mean(outputs), epsilon_at(step) if explore else 0.0), memory, {}
 
     def target(params: PyTree, target_params: PyTree, batch: NStep, spec: Spec, key: Key) -> Array:
+        """y = r + gamma Q_target(s', a'), with a' = argmax Q_target(s', .), or argmax Q(s', .) where double."""
         value_key, choice_key = jax.random.split(key)
-        outputs = apply(target_params, batch.next_obs, spec, value_key)  # [B, num_actions(, K)]
-        chooser = apply(params, batch.next_obs, spec, choice_key) if double else outputs
+        next_outputs = apply(target_params, batch.next_obs, spec, value_key)  # [B, num_actions(, K)]
+        chooser = apply(params, batch.next_obs, spec, choice_key) if double else next_outputs
         best = jnp.argmax(head.mean(chooser), axis=-1)
-        return head.target(take(outputs, best), batch.reward, batch.discount)
+        return head.target(take(next_outputs, best), batch.reward, batch.discount)
 
-    def td_loss(params: PyTree, batch: NStep, target: Array, spec: Spec, key: Key) -> Loss:
+    def td_loss(params: PyTree, batch: NStep, y: Array, spec: Spec, key: Key) -> Loss:
+        """(y - Q(s, a))^2, Huber's in its place, or how far the distribution of returns is from that of y."""
         outputs = take(apply(params, batch.obs, spec, key), batch.action)
-        value, errors = head.loss(outputs, target)
-        return Loss(value, errors, {"q_mean": head.mean(outputs).mean()})
+        losses, errors = head.loss(outputs, y)
+        return Loss(losses, errors, {"q_mean": head.mean(outputs).mean()})
 
-    learn = value_regression.make_update(
+    # Store the transition; sample a batch; a gradient step on its loss; every so many steps the target network moves.
+    learn = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau, target_network=target_network, anneal_steps=anneal_steps,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
 from jaxrl.learning.value_heads import LOSSES
 from jaxrl.learning.value_regression import Loss, check_regression
 from jaxrl.networks import make_torso, orthogonal
+from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
 from jaxrl.transforms.normalize import act_normalized
@@ -52,10 +53,10 @@ def q_value(quadratic: Quadratic, action: Array) -> Array:
     return quadratic.value - 0.5 * jnp.sum(jnp.square(distance), axis=-1)
 
 
-class NAFNetwork(nn.Module):
+class NAFNetwork(Module):
     """V, mu and L on one torso: `[..., obs] -> Quadratic`."""
 
-    torso: nn.Module
+    torso: Module
     action_size: int
 
     @nn.compact
@@ -168,7 +169,7 @@ def naf(
         "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
         tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
     )  # fmt: skip
-    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
     wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:
@@ -195,7 +196,7 @@ def naf(
         q = q_value(network(spec).apply(params, batch.obs), action)
         return Loss(LOSSES[loss](q, target), q - target, {"q_mean": q.mean()})
 
-    learn = value_regression.make_update(
+    learn = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip

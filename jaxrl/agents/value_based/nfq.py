@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def rprop(learning_rate: Array | float) -> optax.GradientTransformation:
     def init(params: PyTree) -> RpropState:
         return RpropState(optax.tree.full_like(params, learning_rate), optax.tree.zeros_like(params))
 
-    def update(grads: PyTree, state: RpropState, params: PyTree = None) -> tuple[PyTree, RpropState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, RpropState]:
         def resize(size: Array, grad: Array, previous: Array) -> Array:
             # Signs and not the gradients: these are small, and their product may be 0 where they agree.
             agreement = jnp.sign(grad) * jnp.sign(previous)
@@ -68,8 +68,8 @@ def rprop(learning_rate: Array | float) -> optax.GradientTransformation:
         def rest(grad: Array, previous: Array) -> Array:
             return jnp.where(jnp.sign(grad) * jnp.sign(previous) < 0, 0.0, grad)
 
-        sizes = jax.tree.map(resize, state.sizes, grads, state.previous)
-        grads = jax.tree.map(rest, grads, state.previous)
+        sizes = jax.tree.map(resize, state.sizes, updates, state.previous)
+        grads = jax.tree.map(rest, updates, state.previous)
         return jax.tree.map(lambda size, grad: -size * jnp.sign(grad), sizes, grads), RpropState(sizes, grads)
 
     return optax.GradientTransformation(init, update)

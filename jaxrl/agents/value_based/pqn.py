@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def pqn(
     """
     checks.number("pqn", 0, 1, gamma=gamma, lambda_=lambda_)
     checks.number("pqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    sizes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+    sizes: dict[str, Any] = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
     check_sizes("pqn", num_envs=num_envs, rollout_length=rollout_length, **sizes)
     checks.integer("pqn", epsilon_decay_steps=epsilon_decay_steps)
     checks.integer("pqn", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})

@@ -205,7 +205,7 @@ def r2d2(
     checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     length = burn_in + unroll
     experience.check_capacity(experience.num_envs * length, "num_envs * (burn_in + unroll)")
-    optimizer = value_regression.make_optimizer(learning_rate, max_grad_norm)
+    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
     epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
@@ -281,7 +281,7 @@ def r2d2(
         value = jnp.sum(LOSSES[loss](errors, jnp.zeros_like(errors)), axis=0) / unroll
         return Loss(value, priority, {"q_mean": q_mean})
 
-    learn = value_regression.make_update(
+    learn = value_regression.regress_to_targets(
         experience, optimizer=optimizer, target=target, loss=td_loss, metrics=("q_mean",),
         target_update_every=target_update_every, tau=tau, anneal_steps=anneal_steps, prepare=prepare, length=length,
         extras=("memory",),

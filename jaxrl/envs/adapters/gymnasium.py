@@ -294,7 +294,7 @@ def _guard(env: gymnasium.Env, index: int, max_steps: int | None) -> gymnasium.E
     import gymnasium as gym
     from gymnasium import spaces
 
-    space = env.observation_space
+    space: Any = env.observation_space
     shape, dtype, floats = space.shape, space.dtype, space.dtype.kind == "f"
     ours, discrete = _space("", "observations", space).dtype, isinstance(space, spaces.Discrete)
     largest = min(float(np.finfo(dtype).max), LARGEST) if floats else 0
@@ -367,7 +367,8 @@ def _bounded(owner: str, env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.
     if not isinstance(space, Box) or not space.bounded:
         text = f"{name}: {owner} takes {env.action_space} actions; they must be a bounded Box"
         raise checks.JaxrlError(f"{text}, with bounds of at most {space.limit}" if isinstance(space, Box) else text)
-    return env.action_space.low, env.action_space.high
+    actions: Any = env.action_space
+    return actions.low, actions.high
 
 
 def _rescale_actions(owner: str, env: gymnasium.Env, _: bool) -> gymnasium.Env:
@@ -376,7 +377,7 @@ def _rescale_actions(owner: str, env: gymnasium.Env, _: bool) -> gymnasium.Env:
 
     low, high = _bounded(owner, env, "rescale_actions")
     if low.dtype.kind == "f":
-        return RescaleAction(env, -1.0, 1.0)
+        return RescaleAction(env, -1.0, 1.0)  # pyright: ignore[reportArgumentType]  # Python's floats are fine
 
     least, width = low.astype(np.float64), high.astype(np.float64) - low  # in a dtype as narrow as int8 it would wrap
 
@@ -445,7 +446,7 @@ def _transformed(env: gymnasium.Env, change: Callable[[np.ndarray], np.ndarray])
     from gymnasium import spaces
     from gymnasium.wrappers import TransformObservation
 
-    old = env.observation_space
+    old: Any = env.observation_space
     return TransformObservation(env, change, spaces.Box(change(old.low), change(old.high), dtype=old.dtype))
 
 
@@ -507,7 +508,7 @@ def _build_in_vector(recipe: Recipe, index: int, parent: int) -> gymnasium.Env:
 
 
 @contextlib.contextmanager
-def _no_process_ends(vector: gymnasium.vector.VectorEnv, when: str = "", hint: str = "") -> Iterator[None]:
+def _no_process_ends(vector: Any, when: str = "", hint: str = "") -> Iterator[None]:
     """Turns what is raised where an environment's process has ended into a `StepError` that says how it did."""
     try:
         yield
@@ -555,7 +556,7 @@ PATIENCE = 10.0  # seconds until a process that no longer answers is known to ha
 class _Vector:
     """A vector environment of Gymnasium's as a `HostVector`."""
 
-    def __init__(self, vector: gymnasium.vector.VectorEnv, spec: Spec):
+    def __init__(self, vector: Any, spec: Spec):
         self.vector, self.spec = vector, spec
         # Gymnasium's Discrete spaces may start elsewhere than at 0; a uint8 image stays one if 0 of its type is added.
         spaces = vector.single_observation_space, vector.single_action_space

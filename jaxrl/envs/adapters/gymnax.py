@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrl import checks
 from jaxrl.envs import drawing
@@ -135,8 +136,9 @@ def _adapt(env_id: str, base: Any, params: Any, action_space: Any, obs_space: An
         return state, Outcome(obs, jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
     limit = params.max_steps_in_episode
-    max_steps = None if isinstance(limit, jax.core.Tracer) else int(limit)
-    spec = Spec(env_id, _space(obs_space, like=start[0].update(dtype=obs_dtype)), action_space, max_steps)
+    max_steps = None if isinstance(limit, Tracer) else int(limit)
+    observed: Any = _space(obs_space, like=start[0].update(dtype=obs_dtype))
+    spec = Spec(env_id, observed, action_space, max_steps)
     return Env(reset, step, spec, draw=_drawing(base, params, spec))
 
 
@@ -170,7 +172,7 @@ def _replace(env_id: str, defaults: Any, params: dict[str, Any]) -> Any:
         if not shape:
             limit = name == "max_steps_in_episode"
             checks.number(env_id, low=1 if limit else -np.inf, **{name: value})
-            if isinstance(value, jax.core.Tracer):
+            if isinstance(value, Tracer):
                 continue
             if isinstance(default, bool):
                 checks.one_of(env_id, (True, False), **{name: value})
@@ -194,7 +196,7 @@ def _space(space: Any, like: jax.ShapeDtypeStruct | None = None) -> Space | None
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     shape, dtype = (tuple(space.shape), space.dtype) if like is None else (like.shape, like.dtype)
-    if any(isinstance(bound, jax.core.Tracer) for bound in (space.low, space.high)):
+    if any(isinstance(bound, Tracer) for bound in (space.low, space.high)):
         return None if like is None else box(-np.inf, np.inf, shape, dtype)
     low, high = np.asarray(space.low), np.asarray(space.high)
     if any(bound.shape not in ((), shape) for bound in (low, high)):

@@ -32,7 +32,7 @@ SCALES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 
-def scale_physics(owner: str, model: Any, scales: Mapping[str, Array | float]) -> Any:
+def scale_physics(owner: str, model: Any, scales: Mapping[str, Any]) -> Any:
     """A model with other gravity, friction or masses.
 
     Args:
@@ -59,7 +59,7 @@ def scale_physics(owner: str, model: Any, scales: Mapping[str, Array | float]) -
     return model.tree_replace(changed) if changed else model
 
 
-def refuse_inert(owner: str, model: Any, mj_model: Any, scales: Mapping[str, Array | float]):
+def refuse_inert(owner: str, model: Any, mj_model: Any, scales: Mapping[str, Any]):
     """Checks that no factor would do nothing, as gravity's does to what moves in a plane that is level.
 
     Args:
@@ -74,13 +74,15 @@ def refuse_inert(owner: str, model: Any, mj_model: Any, scales: Mapping[str, Arr
     import mujoco
     from mujoco import mjx
 
+    compiled: Any = mujoco  # whose functions no type checker sees
+
     def gravity_moves() -> bool:
-        data, rng = mujoco.MjData(mj_model), np.random.default_rng(0)
+        data, rng = compiled.MjData(mj_model), np.random.default_rng(0)
         for _ in range(4):  # at rest, somewhere
             data.qpos[:] = mj_model.qpos0 + rng.normal(size=mj_model.nq)
-            mujoco.mj_normalizeQuat(mj_model, data.qpos)
-            mujoco.mj_fwdPosition(mj_model, data)
-            mujoco.mj_fwdVelocity(mj_model, data)
+            compiled.mj_normalizeQuat(mj_model, data.qpos)
+            compiled.mj_fwdPosition(mj_model, data)
+            compiled.mj_fwdVelocity(mj_model, data)
             if np.abs(data.qfrc_bias - data.qfrc_gravcomp).max() > 1e-6 * mj_model.body_mass.sum():
                 return True
         return False

@@ -9,6 +9,8 @@ Cells are numbered in reading order, and the number is the observation. A step t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxrl import checks
@@ -200,7 +202,7 @@ def frozen_lake_model(
     goal, hole, ice = rewards
     sure = grid_model(rows, goal_reward=goal, trap_reward=hole, step_reward=ice, trap_ends=True, moves=moves)
 
-    def slipping(x: np.ndarray) -> np.ndarray:
+    def slipping(x: Any) -> np.ndarray:
         sides = np.roll(x, 1, axis=1) + np.roll(x, -1, axis=1)
         return (success_rate * x + (1 - success_rate) / 2 * sides).astype(np.float32)
 

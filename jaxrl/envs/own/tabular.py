@@ -65,7 +65,7 @@ def model_env(
     return Env(reset, step, spec, model)
 
 
-def _draw(key: Key, probabilities: np.ndarray, index: tuple[Array, ...] = ()) -> Array:
+def _draw(key: Key, probabilities: Array | np.ndarray, index: tuple[Array, ...] = ()) -> Array:
     """A state, int32, from the distribution at `probabilities[index]`; without chance where none is left to it."""
     if np.all(probabilities.max(-1) == 1):
         return jnp.asarray(probabilities.argmax(-1).astype(np.int32))[index]
