@@ -6,6 +6,7 @@ it. `check_env` also plays one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, prng
 from jaxrl.checks import JaxrlError
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Array, Box, Discrete, Env, HostEnv, Key, Outcome, PyTree, Space, Spec, box
@@ -83,8 +84,7 @@ def checked(env: Env) -> Env:
 
 
 def _array(x: Any) -> Array:
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return x if is_key else jnp.asarray(x, jnp.result_type(x))  # with the dtype, for it must not be a weak type
+    return x if prng.is_key(x) else jnp.asarray(x, jnp.result_type(x))  # with the dtype, for it must not be a weak type
 
 
 def _check_state(spec: Spec, before: PyTree, after: PyTree):
@@ -242,15 +242,10 @@ def _impure(env: Env, key: Key) -> list[str]:
 
 
 def _equal(a: PyTree, b: PyTree) -> bool:
-    a, b = ([np.asarray(_numbers(x)) for x in jax.tree.leaves(tree)] for tree in (a, b))
+    a, b = ([*map(np.asarray, jax.tree.leaves(prng.as_numbers(tree)))] for tree in (a, b))
     return len(a) == len(b) and all(
         np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(a, b, strict=True)
     )
-
-
-def _numbers(x: Any) -> Any:
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(x) if is_key else x
 
 
 def _actions(spec: Spec, key: Key) -> PyTree:
@@ -325,14 +320,10 @@ def _all(test: Callable[[Array], Array], tree: PyTree) -> Array:
 
 
 def _play_on_host(env: HostEnv, num_steps: int):
-    vector = None
     try:
-        vector = env.make_vector(1)
-        vector.reset([0])
-        for key in jax.random.split(jax.random.key(0), num_steps):
-            vector.step(np.asarray(_actions(env.spec, key))[None])
+        with contextlib.closing(env.make_vector(1)) as vector:
+            vector.reset([0])
+            for key in jax.random.split(jax.random.key(0), num_steps):
+                vector.step(np.asarray(_actions(env.spec, key))[None])
     except checks.StepError as error:
         raise JaxrlError(f"{env.spec.id}: {error.text}") from error
-    finally:
-        if vector is not None:
-            vector.close()

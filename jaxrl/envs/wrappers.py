@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, prng
 from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, box
 
 MAX_ACTIONS = 4096
@@ -270,7 +270,7 @@ def reset_pool(env: Env, size: int) -> Env:
     @functools.cache
     def pool() -> PyTree:
         # A compiled function without arguments runs at once, even where this is called under a trace.
-        draw = jax.jit(lambda: _numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
+        draw = jax.jit(lambda: prng.as_numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
         compiled = draw.lower().compile()
         try:
             # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
@@ -285,21 +285,9 @@ def reset_pool(env: Env, size: int) -> Env:
     def reset(key: Key) -> tuple[PyTree, PyTree]:
         index, like = jax.random.randint(key, (), 0, size), jax.eval_shape(env.reset, key)
         picked = jax.tree.map(lambda x: jnp.asarray(x)[index if len(x) > 1 else 0], pool())
-        return jax.tree.map(lambda x, y: _as_key(x, y) if _is_key(y) else x, picked, like)
+        return jax.tree.map(prng.from_numbers, picked, like)
 
     return env._replace(reset=reset)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _as_key(x: Array, like: Any) -> Key:
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-
-
-def _numbers(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
 def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:

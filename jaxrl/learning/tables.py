@@ -1,4 +1,4 @@
-"""What the tabular agents share: tables and who may have one, the annealed epsilon, and the window of n-step methods.
+"""What the tabular agents share: tables and who may have one, and the window of n-step methods.
 
 They learn from one environment, a step at a time, as the textbook writes them; many seeds at once are `vmap`'s task.
 """
@@ -18,29 +18,15 @@ from jaxrl.returns import discounted_returns
 from jaxrl.types import Array, Discrete, Key, PyTree, Spec, Transition
 
 
-def check_control(
-    owner: str,
-    *,
-    learning_rate: float,
-    gamma: float,
-    epsilon_start: float,
-    epsilon_final: float,
-    epsilon_decay_steps: int,
-    initial_value: float,
-) -> optax.Schedule:
-    """Checks the hyper-parameters that every control agent has.
-
-    Returns:
-      epsilon as a function of the environment step: linear from start to final, and constant after that.
+def check_learning(owner: str, learning_rate: Array | float, gamma: Array | float, initial_value: Array | float):
+    """Checks the hyper-parameters that every agent with a table of action values has.
 
     Raises:
       JaxrlError: where one is out of its range.
     """
     checks.number(owner, 0, 1, open_low=True, learning_rate=learning_rate)
-    checks.number(owner, 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.integer(owner, epsilon_decay_steps=epsilon_decay_steps)
+    checks.number(owner, 0, 1, gamma=gamma)
     checks.number(owner, initial_value=initial_value)
-    return optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
 
 def action_values(owner: str, spec: Spec, initial_value: float) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -54,15 +54,8 @@ def double_q_learning(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
-    epsilon_at = common.check_control(
-        "double_q_learning",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("double_q_learning", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("double_q_learning", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> DoubleQLearningState:
         table = common.action_values("double_q_learning", spec, initial_value)
