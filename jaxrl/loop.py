@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxrl import checks, prng, sums
 from jaxrl.checks import JaxrlError
 from jaxrl.envs.check import require_env
-from jaxrl.numerics import standard_numbers
+from jaxrl.numerics import CONFIG, standard_numbers
 from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
 
@@ -144,7 +144,7 @@ def none_yet() -> Array:
 
     Results on the host have NaN in either case.
     """
-    return jnp.float32(jnp.inf if jax.config.jax_debug_nans else jnp.nan)
+    return jnp.float32(jnp.inf if CONFIG.jax_debug_nans else jnp.nan)
 
 
 def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[TrainState, Transition]:

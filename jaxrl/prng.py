@@ -17,6 +17,7 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 
+from jaxrl.numerics import CONFIG
 from jaxrl.types import Array, Key, PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -97,7 +98,7 @@ def unrolled(key: Key) -> Key:
     """
     if not is_key(key):
         key = jax.random.wrap_key_data(key)
-    stock = str(jax.random.key_impl(key)) == "threefry2x32" and jax.config.jax_threefry_partitionable
+    stock = str(jax.random.key_impl(key)) == "threefry2x32" and CONFIG.jax_threefry_partitionable
     if not stock:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_implementation())

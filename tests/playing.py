@@ -9,8 +9,6 @@ import numpy as np
 
 from jaxrl.types import Env, Outcome
 
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
-
 
 class Played(NamedTuple):
     """Steps of an environment, `[T, ...]`.
@@ -36,7 +34,7 @@ def play(env: Env, state: Any, actions: Any) -> Outcome:
     def body(state, action):
         return env.step(jax.random.key(1), state, action)
 
-    compiled = jax.jit(lambda: jax.lax.scan(body, state, jnp.asarray(actions))[1], compiler_options=QUICK)
+    compiled = jax.jit(lambda: jax.lax.scan(body, state, jnp.asarray(actions))[1])
     return jax.tree.map(np.asarray, compiled())
 
 
@@ -45,23 +43,24 @@ def rollout(env: Env, key: jax.Array, num_steps: int, act: Callable | None = Non
 
     To be traced. `act(key, obs, t) -> action` is random unless it is given.
     """
-    first_key, key = jax.random.split(key)
 
     def body(carry, t):
-        state, obs = carry
+        ended, *going_on = carry
         act_key, step_key, reset_key = jax.random.split(jax.random.fold_in(key, t), 3)
+        state, obs = jax.tree.map(lambda x, y: jnp.where(ended, x, y), env.reset(reset_key), tuple(going_on))
         action = env.spec.action_space.sample(act_key) if act is None else act(act_key, obs, t)
         new, outcome = env.step(step_key, state, action)
-        ended = outcome.terminated | outcome.truncated
-        new, new_obs = jax.tree.map(lambda x, y: jnp.where(ended, x, y), env.reset(reset_key), (new, outcome.obs))
-        return (new, new_obs), Played(state, obs, action, outcome, new_obs)
+        return (outcome.terminated | outcome.truncated, new, outcome.obs), Played(state, obs, action, outcome, obs)
 
-    return jax.lax.scan(body, env.reset(first_key), jnp.arange(num_steps))[1]
+    # The first step begins an episode, too, so that `reset` is compiled once; one step more shows where the last led.
+    nothing = jax.tree.map(lambda x: jax.lax.full(x.shape, 0, x.dtype), jax.eval_shape(env.reset, key))
+    played = jax.lax.scan(body, (jnp.bool_(True), *nothing), jnp.arange(num_steps + 1))[1]
+    return jax.tree.map(lambda x: x[:-1], played)._replace(new_obs=jax.tree.map(lambda x: x[1:], played.new_obs))
 
 
 def run(env: Env, actions: Any, seed: int = 0) -> Played:
     """`rollout` with the actions `[T, ...]`, compiled; NumPy arrays."""
     actions = jnp.asarray(actions)
     played = lambda key: rollout(env, key, len(actions), lambda key, obs, t: actions[t])  # noqa: E731
-    compiled = jax.jit(played, compiler_options=QUICK)
+    compiled = jax.jit(played)
     return jax.tree.map(np.asarray, compiled(jax.random.key(seed)))

@@ -1,6 +1,5 @@
 """DDPG's, TD3's and SAC's networks and gradient steps in NumPy and float64, and batches to compare them on."""
 
-import contextlib
 import functools
 
 import jax
@@ -82,14 +81,6 @@ def n_steps(drawn, n):
         rows.append((drawn.steps.obs[b, 0], (action - (low + high) / 2) / ((high - low) / 2), total, discount))
         rows[-1] += (step.next_obs,)
     return [np.asarray(x, np.float64) for x in zip(*rows, strict=True)]
-
-
-@contextlib.contextmanager
-def quick_compilation():
-    """Without most optimisations, for programs that take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 # ---------------------------------------------------------------- networks

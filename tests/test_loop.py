@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK
 
 from jaxrl import JaxrlError, dqn, evaluate, init_train, loop, make, ppo, train, train_interval, train_step
 from jaxrl.networks import MLP, ActorCritic, PolicyHead
@@ -119,9 +118,7 @@ def recorded():
 
         return jax.lax.scan(body, init_train(key, agent, env), length=NUM_UPDATES)[1]
 
-    return jax.tree.map(
-        jax.device_get, jax.jit(jax.vmap(run), compiler_options=QUICK)(jax.random.split(jax.random.key(0), 2))
-    )
+    return jax.tree.map(jax.device_get, jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2)))
 
 
 def test_the_trajectory_is_what_happened(recorded):
@@ -205,7 +202,7 @@ def test_updates_without_an_episodes_end():
         start = init_train(key, agent, env)
         return jax.lax.scan(body, start, length=num_updates)[1], train_interval(start, agent, env, 1)
 
-    (obs, metrics), (state, reduced) = jax.device_get(jax.jit(run, compiler_options=QUICK)(jax.random.key(0)))
+    (obs, metrics), (state, reduced) = jax.device_get(jax.jit(run)(jax.random.key(0)))
     _, time, length = by_hand(obs)
     last, seen = np.nan, []
     for t in range(num_updates):

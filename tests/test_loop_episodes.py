@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK
 from tracing import misused_keys
 
 from jaxrl import init_train, make, train_step
@@ -80,7 +79,7 @@ def once(env: Env, key: jax.Array) -> dict:
 
 @pytest.fixture(scope="module")
 def played():
-    run = jax.jit(lambda key: {name: once(env, key) for name, env in ENVS.items()}, compiler_options=QUICK)
+    run = jax.jit(lambda key: {name: once(env, key) for name, env in ENVS.items()})
     return jax.device_get(run(jax.random.key(0)))
 
 
@@ -157,7 +156,7 @@ def test_a_long_episodes_return_is_its_rewards_sum():
         first = collect(init_train(jax.random.key(0), agent, env), agent, env, keys)
         return jax.lax.fori_loop(1, 1_000, turn, first)
 
-    state, trajectory = jax.jit(run, compiler_options=QUICK)()
+    state, trajectory = jax.jit(run)()
     assert (int(state.step), int(state.episode.length[0])) == (1_000_000, 1_000_000)
     np.testing.assert_allclose(trajectory.extras["episode_return"][-1], 1e6 * np.float64(np.float32(0.1)), rtol=2e-7)
 
@@ -175,7 +174,7 @@ def test_an_episodic_agents_trajectories_begin_with_new_episodes():
         body = lambda state, _: train_step(state, agent, env)  # noqa: E731
         return jax.lax.scan(body, init_train(key, agent, env), length=4)
 
-    state, metrics = jax.device_get(jax.jit(run, compiler_options=QUICK)(jax.random.key(0)))
+    state, metrics = jax.device_get(jax.jit(run)(jax.random.key(0)))
     np.testing.assert_array_equal(metrics["first_length"], 1)
     np.testing.assert_array_equal(metrics["first_memory"], FIRST + 1)
     np.testing.assert_array_equal(metrics["last_length"], 5)

@@ -22,7 +22,6 @@ LENGTHS = {
     "lake sure": (make("FrozenLake-misc", is_slippery=False).model, 6),
 }
 GAMMA = 0.9
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 SWEEPS = 30
 
 
@@ -85,7 +84,7 @@ def solved():
             "policy": planning.policy_iteration(model, gamma=GAMMA),
         }
 
-    run = jax.jit(lambda: {name: solve(model) for name, model in MODELS.items()}, compiler_options=QUICK)
+    run = jax.jit(lambda: {name: solve(model) for name, model in MODELS.items()})
     return jax.tree.map(np.asarray, run())
 
 
@@ -179,7 +178,7 @@ def test_error_bounds_include_the_rounding():
         }
 
     stacked = jax.tree.map(lambda *x: np.stack(x), *rows)
-    found = jax.device_get(jax.jit(jax.vmap(solve), compiler_options=QUICK)(stacked))
+    found = jax.device_get(jax.jit(jax.vmap(solve))(stacked))
     for i, (gamma, model) in enumerate(rows):
         best = exact_values(model, np.float64(gamma))
         size = np.abs(best).max()
@@ -201,7 +200,7 @@ def test_policies_improve_by_rewards_of_any_size():
     model = CONTROL["corridor"]
     scaled = jnp.array([1e-6, 1.0, 1e6])
     run = lambda scale: planning.policy_iteration(model._replace(reward=model.reward * scale), gamma=GAMMA)  # noqa: E731
-    found = jax.jit(jax.vmap(run), compiler_options=QUICK)(scaled)
+    found = jax.jit(jax.vmap(run))(scaled)
     np.testing.assert_allclose(found.values[:, :5] / scaled[:, None], [[0.9**4, 0.9**3, 0.9**2, 0.9, 1]] * 3, rtol=1e-5)
     assert (found.policy[:, :5] == 1).all()
 
@@ -248,7 +247,7 @@ def test_known_numbers():
         bias = planning.policy_iteration(make("jaxrl/MaximizationBias-v0").model, gamma=0.99)
         return lake, *(planning.value_iteration(model, gamma=1.0) for model in sure), bias
 
-    lake, walk, windy, cliff, bias = jax.jit(run, compiler_options=QUICK)()
+    lake, walk, windy, cliff, bias = jax.jit(run)()
     assert abs(lake.values[0] - 0.542) < 5e-4
     np.testing.assert_allclose(walk.values, [*[1] * 19, 0, 0], atol=1e-6)
     assert walk.error_bound == np.inf
@@ -315,7 +314,7 @@ def test_path_lengths():
         best = {name: lengths(*known) for name, known in LENGTHS.items()}
         return best, [never("corridor", 0), never("maze", 0), never("lake sure", 3), never("cliff", 3)]
 
-    best, lost = jax.jit(run, compiler_options=QUICK)()
+    best, lost = jax.jit(run)()
     for name, (_, length) in LENGTHS.items():
         assert [int(n) for n in best[name]] == [length, length, length - 1, length], name
     assert [int(n) for n in lost] == [51] * 4

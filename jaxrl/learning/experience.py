@@ -17,7 +17,7 @@ from jaxrl.replay.n_step import NStep, aggregate
 from jaxrl.transforms import normalize
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
-REPLAYS = {"uniform": uniform, "prioritized": prioritized, "ranked": ranked}
+REPLAYS: dict[str, Callable[..., Replay]] = {"uniform": uniform, "prioritized": prioritized, "ranked": ranked}
 
 
 class ReplayState(NamedTuple):
@@ -134,7 +134,8 @@ class Experience(NamedTuple):
         passed = np.arange(gradient_steps + 1) * added // gradient_steps  # environment steps, with each gradient step
 
         def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-            spec, *learner, memory = state
+            memory = state.replay
+            learner = Learner(state.params, state.target_params, state.opt_state)
             kept = {name: trajectory.extras[name] for name in extras}
             memory = replay.add(memory, trajectory._replace(extras=kept), step)
             seen = step + added
@@ -145,7 +146,9 @@ class Experience(NamedTuple):
                 (learner, memory), (key, moment) = carry, inputs
                 sample_key, key = jax.random.split(key)
                 sample = replay.sample(memory, sample_key, seen, length)
-                learner, errors, values = gradient_step(spec, learner, prepare(sample), sample.weights, key, moment)
+                learner, errors, values = gradient_step(
+                    state.spec, learner, prepare(sample), sample.weights, key, moment
+                )
                 seen_errors = sample.indices, errors
                 if several:
                     memory, seen_errors = replay.update(memory, *seen_errors), ()
@@ -165,12 +168,13 @@ class Experience(NamedTuple):
                 seen >= self.warmup_steps,
                 lambda carry, inputs: jax.lax.scan(one, carry, inputs),
                 wait,
-                (Learner(*learner), memory),
+                (learner, memory),
                 (jax.random.split(key, gradient_steps), moments),
             )
             if not several:
                 memory = replay.update(memory, *(x[0] for x in seen_errors))
-            return ReplayState(spec, *learner, memory), jax.tree.map(jnp.mean, values)
+            state = state._replace(**learner._asdict(), replay=memory)
+            return state, jax.tree.map(jnp.mean, values)
 
         return update
 
@@ -179,7 +183,7 @@ class Experience(NamedTuple):
         init: Callable[..., PyTree],
         act: Callable[..., tuple[Array, PyTree, dict[str, PyTree]]],
         learn: Callable[..., tuple[PyTree, Metrics]],
-        reports: Mapping[str, Callable[[Array], Array | float]] | None = None,
+        reports: Mapping[str, Callable[[Any], Any]] | None = None,
         **others: Any,
     ) -> Agent:
         """The agent that learns from this.
@@ -262,7 +266,7 @@ def make_experience(
         sizes = {"replay.batch_size": replay.batch_size, "replay.capacity": replay.capacity}
     check_schedule(owner, sizes, warmup_steps, added)
     checks.one_of(owner, ("none", *STRATEGIES), hindsight=hindsight)
-    if not isinstance(replay, Replay):
+    if isinstance(replay, str):
         checks.one_of(owner, REPLAYS, replay=replay)
         priorities = {"alpha": priority_alpha, "beta": priority_beta, "beta_steps": priority_beta_steps}
         read = ring.window if hindsight == "none" else relabelled(strategy=hindsight)

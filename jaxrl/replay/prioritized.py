@@ -226,7 +226,7 @@ def _make_sample(
     beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
 
     def sample(state: PrioritizedState | RankedState, key: Key, step: Array, length: int = 1) -> Sample:
-        beta_now, (draw_key, read_key) = beta_at(step), jax.random.split(key)
+        beta_now, (draw_key, read_key) = jnp.asarray(beta_at(step)), jax.random.split(key)
         indices, probabilities = sum_tree.sample(state.tree, draw_key, batch_size)
         steps, valid = read(state.ring, read_key, indices, step, length)
         weights = importance_weights(probabilities, jnp.minimum(step, capacity), beta_now)

@@ -158,14 +158,6 @@ VARIANTS = {  # each with a number of workers
 }
 
 
-@pytest.fixture
-def hasty():
-    """Compiling takes longer than running: without most optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def run(agent, env_id, key, updates):
     env = make(env_id)
     return jax.lax.scan(lambda state, _: train_step(state, agent, env), init_train(key, agent, env), length=updates)
@@ -178,7 +170,7 @@ def inner(state):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_without_a_delay_it_is_a2c(variant, hasty):
+def test_without_a_delay_it_is_a2c(variant):
     """Actions, metrics and parameters."""
     env_id, num_workers, changes = VARIANTS[variant]
     agents = a2c(**LOOP, **changes), a3c(delay=0, num_workers=num_workers, **LOOP, **changes)
@@ -193,7 +185,7 @@ def test_without_a_delay_it_is_a2c(variant, hasty):
 
 
 @pytest.mark.slow
-def test_seeds_in_parallel_are_seeds_alone_and_a_run_can_be_repeated(hasty):
+def test_seeds_in_parallel_are_seeds_alone_and_a_run_can_be_repeated():
     agent = a3c(delay=2, num_workers=2, **LOOP, **MEMORY)
     keys = jax.random.split(jax.random.key(0), 2)
     alone = jax.jit(lambda key: run(agent, "jaxrl/Probe-truncation-v0", key, 8)[0])

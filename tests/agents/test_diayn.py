@@ -97,8 +97,7 @@ def updates():
 
         return jax.lax.scan(one, drawn_state(agent, SPEC), jnp.arange(STEPS))[1]
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(lambda: {name: case(arguments) for name, arguments in CASES.items()})())
+    return jax.device_get(jax.jit(lambda: {name: case(arguments) for name, arguments in CASES.items()})())
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +124,7 @@ def expected(updates):
             found[name] = case(arguments, before, jax.tree.map(lambda *x: np.stack(x), *batches))
         return found
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)())
+    return jax.device_get(jax.jit(run)())
 
 
 def discriminators(states):
@@ -169,8 +167,7 @@ def test_reward_by_hand():
         after, metrics = agent.update(state, first_step(sample()), UPDATE_KEY, jnp.int32(0))
         return after.replay, metrics
 
-    with slow.quick_compilation():
-        errors, metrics = jax.device_get(jax.jit(run)())
+    errors, metrics = jax.device_get(jax.jit(run)())
     np.testing.assert_allclose(errors, np.abs(np.log([1.5, 0.75, 0.75] * 2)), rtol=1e-5)  # gamma is 0, and Q is 0
     np.testing.assert_allclose(metrics["skill_reward"], np.log(1.5 * 0.75**2) / 3, rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], 1 / 3, rtol=1e-5)
@@ -234,8 +231,7 @@ def rollouts():
     def run(key):
         return jax.lax.scan(lambda s, _: train_step(s, agent, env), init_train(key, agent, env), length=UPDATES)
 
-    with slow.quick_compilation():
-        state, metrics = jax.jit(run)(jax.random.key(0))
+    state, metrics = jax.jit(run)(jax.random.key(0))
     return state, jax.device_get(metrics), jax.device_get(state.agent.replay)
 
 
@@ -280,8 +276,7 @@ def test_acting():
             agent.act(state, memory, obs, jax.random.key(i), jnp.int32(1000), explore=bool(i)) for i in range(2)
         ]
 
-    with slow.quick_compilation():
-        actor, acted = jax.device_get(jax.jit(run)())
+    actor, acted = jax.device_get(jax.jit(run)())
     for action, skill, extras in acted:
         np.testing.assert_array_equal(skill[2000:], np.arange(4))
         np.testing.assert_array_equal(extras["skill"], skill)
@@ -312,8 +307,7 @@ def test_evaluation_averages_over_skills():
     def run():
         return evaluate(jax.random.key(0), agent, drawn_state(agent, env.spec), still, 64)
 
-    with slow.quick_compilation():
-        returns = np.asarray(jax.jit(run)())
+    returns = np.asarray(jax.jit(run)())
     assert len(np.unique(returns.round(5))) == 4
 
 

@@ -57,8 +57,7 @@ def update_of(arguments):
 
 @pytest.fixture(scope="module")
 def updates():
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(lambda: {name: update_of(arguments) for name, arguments in CASES.items()})())
+    return jax.device_get(jax.jit(lambda: {name: update_of(arguments) for name, arguments in CASES.items()})())
 
 
 def log_policy(params, obs):
@@ -180,8 +179,7 @@ def test_target_by_hand():
         state.params.critics["params"]["Dense_0"]["bias"] = jnp.array([[9.0, 0.0, 9.0], [9.0, 5.0, 9.0]])
         return agent.update(state, jax.tree.map(lambda x: x[:1, :1], steps), UPDATE_KEY, jnp.int32(0))
 
-    with slow.quick_compilation():
-        after, metrics = jax.device_get(jax.jit(run)())
+    after, metrics = jax.device_get(jax.jit(run)())
     np.testing.assert_allclose(metrics["critic_loss"], 0.5 * (3.975**2 + 1.025**2), rtol=1e-5)
     np.testing.assert_allclose(metrics["entropy"], 1.5 * np.log(2), rtol=1e-5)
     np.testing.assert_allclose(after.replay, (3.975 + 1.025) / 2, rtol=1e-5)
@@ -203,8 +201,7 @@ def test_an_ensemble_is_networks_of_their_own():
             alone = [critics(1).apply(jax.tree.map(lambda x: x[i : i + 1], params), obs)[0] for i in range(3)]
             return params, critics(3).apply(params, obs), jnp.stack(alone)
 
-        with slow.quick_compilation():
-            params, q, alone = jax.device_get(jax.jit(run)())
+        params, q, alone = jax.device_get(jax.jit(run)())
         assert q.shape == (3, 7, 4, NUM_ACTIONS)
         np.testing.assert_allclose(q, alone, rtol=1e-5, atol=1e-6)
         assert len({x.tobytes() for x in q}) == 3
@@ -250,8 +247,7 @@ def test_entropy_and_policy_of_a_bandit():
         fixed = jax.vmap(lambda alpha, key: run(key, temperature="fixed", initial_temperature=alpha))(alphas, keys[3:])
         return learnt, fixed
 
-    with slow.quick_compilation():
-        (_, entropies, temperatures), (probs, _, _) = jax.device_get(jax.jit(both)())
+    (_, entropies, temperatures), (probs, _, _) = jax.device_get(jax.jit(both)())
     np.testing.assert_allclose(entropies.mean(1), ratios * np.log(3), atol=0.06)
     assert np.all(np.diff(temperatures) > 0)
     best = np.exp(np.asarray(REWARDS) / alphas[:, None, None])
@@ -276,8 +272,7 @@ def test_acting():
         assert (memory, extras) == ((), {})
         return state.params, greedy, [agent.act(state, (), obs, jax.random.key(i), i)[0] for i in (99, 100)]
 
-    with slow.quick_compilation():
-        params, greedy, explored = jax.device_get(jax.jit(run)())
+    params, greedy, explored = jax.device_get(jax.jit(run)())
     probs = np.exp(log_policy(params.actor, np.array([[0.3, -0.7]]))[0])
     assert probs.max() - probs.min() > 0.2
     assert (greedy == probs.argmax()).all()

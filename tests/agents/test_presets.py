@@ -95,8 +95,7 @@ def test_redq_takes_the_least_of_two_critics_that_are_drawn_anew():
     assert output["bias"].shape == (10, 1)
     targets = {"params": targets["params"] | {"output": output | {"bias": 100.0 * jnp.arange(1, 11)[:, None]}}}
     keys = jax.random.split(jax.random.key(0), 1000)
-    with slow.quick_compilation():
-        errors = np.asarray(jax.jit(jax.vmap(lambda key: errors_of(agent, state, targets, key)))(keys))
+    errors = np.asarray(jax.jit(jax.vmap(lambda key: errors_of(agent, state, targets, key)))(keys))
     _, _, reward, discount, _ = slow.n_steps(slow.sample(), 1)
     going_on = discount > 0
     least = (errors - reward)[:, going_on] / discount[going_on] / 100
@@ -124,8 +123,7 @@ def dropped():
             start = state._replace(params=state.params._replace(critics=online))
             return jax.vmap(lambda key: errors_of(agent, start, target, key))(keys)
 
-        with slow.quick_compilation():
-            errors = [run(drawn, state.target_params), run(state.target_params, drawn)]
+        errors = [run(drawn, state.target_params), run(state.target_params, drawn)]
         spread.append([float(jnp.std(x, axis=0).max()) for x in errors])
     return spread
 
@@ -169,8 +167,7 @@ def test_ddpg_has_one_critic_and_changes_everything_at_each_gradient_step():
     )
     rows = jax.tree.map(lambda x: jnp.asarray(x[:1, :1]), slow.sample().steps)
     keys = jax.random.split(jax.random.key(0), 2)
-    with slow.quick_compilation():
-        after = jax.jit(jax.vmap(lambda key: agent.update(start, rows, key, jnp.int32(slow.STEP))[0]))(keys)
+    after = jax.jit(jax.vmap(lambda key: agent.update(start, rows, key, jnp.int32(slow.STEP))[0]))(keys)
     for x in jax.tree.leaves((after.params, after.target_params)):
         np.testing.assert_array_equal(x[0], x[1])
     for before, now in ((start.params, after.params), (start.target_params, after.target_params)):
@@ -191,7 +188,6 @@ def test_rainbow_explores_by_the_noise_of_its_layers():
     def act(key, explore):
         return agent.act(state, (), jnp.ones((1, 2)), key, jnp.int32(0), explore=explore)[0][0]
 
-    with slow.quick_compilation():
-        exploring, greedy = jax.jit(lambda: [jax.vmap(lambda key, e=e: act(key, e))(keys) for e in (True, False)])()
+    exploring, greedy = jax.jit(lambda: [jax.vmap(lambda key, e=e: act(key, e))(keys) for e in (True, False)])()
     assert len(set(np.asarray(exploring).tolist())) == 3
     assert len(set(np.asarray(greedy).tolist())) == 1

@@ -215,7 +215,6 @@ def updates():
         samples[name] = jax.tree.map(lambda *x: np.stack(x), *pair)
     run = jax.jit(
         lambda samples: {name: jax.vmap(lambda s, c=case: one(c, s))(samples[name]) for name, case in CASES.items()},
-        compiler_options={"xla_backend_optimization_level": 0},
     )
     return samples, jax.device_get(run(samples))
 
@@ -334,7 +333,7 @@ def test_environments_explore_with_epsilons_of_their_own():
         explored = [agent.act(state, memory, obs, key, jnp.int32(step))[0] for step in steps]
         return agent.act(state, memory, obs, key, jnp.int32(100), explore=False)[0], explored
 
-    run = jax.jit(act, compiler_options={"xla_backend_optimization_level": 0})
+    run = jax.jit(act)
     greedy, explored = jax.device_get(run(jax.random.key(0)))
     for epsilon, actions in zip([0.75, 0.5, 0.5], explored, strict=True):
         chances = 2 / 3 * epsilon ** (1 + 2 * np.arange(num_envs) / (num_envs - 1))

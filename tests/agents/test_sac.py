@@ -58,8 +58,7 @@ def updates():
     def run():
         return {name: update_of(arguments) for name, arguments in CASES.items()} | {"one step": update_of({}, 1)}
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)())
+    return jax.device_get(jax.jit(run)())
 
 
 def normal(key):
@@ -251,8 +250,7 @@ def acts():
         other = agent.act(state, (), obs, jax.random.key(2), 0, explore=False)[0]
         return params, greedy, other, [agent.act(state, (), obs, jax.random.key(i), i)[0] for i in (0, 99, 100)]
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)())
+    return jax.device_get(jax.jit(run)())
 
 
 def test_exploiting_is_the_gaussians_mean_squashed(acts):
@@ -288,8 +286,7 @@ def test_presets_change_the_policy_once_in_twenty_steps(constructor, ensemble):
         rows = jax.tree.map(lambda x: jnp.asarray(x[:1, :1]), slow.sample().steps)
         return state, agent.update(state, rows, UPDATE_KEY, jnp.int32(0))[0]
 
-    with slow.quick_compilation():
-        before_and_after = jax.device_get(jax.jit(lambda: (run(19), run(20)))())
+    before_and_after = jax.device_get(jax.jit(lambda: (run(19), run(20)))())
     for (before, after), turns in zip(before_and_after, (0, 1), strict=True):
         assert [int(state[0].count) for state in after.opt_state] == [turns, 19 + turns, turns]
         moved = [

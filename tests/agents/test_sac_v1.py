@@ -47,8 +47,7 @@ def update_of(arguments, gradient_steps=STEPS):
 
 @pytest.fixture(scope="module")
 def updates():
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(lambda: {name: update_of(arguments) for name, arguments in CASES.items()})())
+    return jax.device_get(jax.jit(lambda: {name: update_of(arguments) for name, arguments in CASES.items()})())
 
 
 def state_value(params, obs):
@@ -154,8 +153,7 @@ def test_by_hand():
         after, metrics = agent.update(state, trajectory, UPDATE_KEY, jnp.int32(0))
         return metrics, after.replay
 
-    with slow.quick_compilation():
-        results = jax.device_get(jax.jit(lambda: [run(False), run(True)])())
+    results = jax.device_get(jax.jit(lambda: [run(False), run(True)])())
     for (metrics, errors), y in zip(results, (2.4, 1.0), strict=True):
         np.testing.assert_allclose(metrics["critic_loss"], 0.5 * ((5 - y) ** 2 + (1 - y) ** 2), rtol=1e-5)
         np.testing.assert_allclose(errors, (abs(5 - y) + abs(1 - y)) / 2, rtol=1e-5)
@@ -180,8 +178,7 @@ def test_acting():
         assert (memory, extras) == ((), {})
         return params, greedy, [agent.act(state, (), obs, jax.random.key(i), i)[0] for i in (99, 100)]
 
-    with slow.quick_compilation():
-        params, greedy, explored = jax.device_get(jax.jit(run)())
+    params, greedy, explored = jax.device_get(jax.jit(run)())
     mean, log_std = np.split(slow.output(params.actor, np.array([[0.3, -0.7]]))[0], 2)
     np.testing.assert_allclose(greedy, np.tile(np.tanh(mean) * [2, 5] + [0, 5], (NUM_ENVS, 1)), atol=1e-5)
     spread = (explored[0] - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0])

@@ -14,7 +14,6 @@ from jaxrl import checks, make, planning, train
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.types import Discrete, Spec, Transition
 
-QUICK = {"xla_backend_optimization_level": 0}  # what runs for a moment should compile in one
 NUM_STATES, NUM_ACTIONS, NUM_FEATURES = 5, 3, 4
 LENGTH = 360  # of the stream, and
 ROLLOUT = 40  # of Monte Carlo's parts of it
@@ -89,7 +88,7 @@ def along(agent, trajectory, key, state=None):
 def runs():
     """Every agent along the stream, out of one compiled call."""
     run = lambda key: {name: along(agent, stream(), key) for name, agent in AGENTS.items()}  # noqa: E731
-    runs = jax.jit(run, compiler_options=QUICK)(jax.random.key(1))
+    runs = jax.jit(run)(jax.random.key(1))
     return {
         name: (*jax.tree.map(np.asarray, (states, metrics)), keys) for name, (states, metrics, keys) in runs.items()
     }
@@ -399,7 +398,7 @@ def test_truncation_bootstraps_and_termination_does_not():
                 results.append(states.q[-1, :2, 0])
         return jnp.array(results).reshape(-1, 2, 2)
 
-    found = jax.jit(run, compiler_options=QUICK)()
+    found = jax.jit(run)()
     np.testing.assert_allclose(found, np.array(list(expected.values())), atol=1e-6)
 
 
@@ -430,7 +429,7 @@ def test_an_interruption_ends_all_that_is_going_on():
     carrying = {"monte_carlo first", "n_step_sarsa 3", "sarsa_lambda accumulating", "sarsa_lambda replacing",
                 "td online", "td offline", "td one-hot", "td monte carlo", "n_step_td 3",
                 "n_step_td one-hot"}  # fmt: skip
-    for name, [values] in jax.jit(run, compiler_options=QUICK)(jax.random.key(3)).items():
+    for name, [values] in jax.jit(run)(jax.random.key(3)).items():
         cut, begins, went_on = values
         np.testing.assert_array_equal(cut, begins)
         assert np.any(cut != went_on) == (name in carrying), name
@@ -454,7 +453,7 @@ def test_special_cases_are_the_same_agent():
         return tables, weights
 
     keys = jax.random.split(jax.random.key(2), 4)
-    tables, weights = jax.tree.map(np.asarray, jax.jit(jax.vmap(run), compiler_options=QUICK)(keys))
+    tables, weights = jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(keys))
     assert (np.abs(tables["sarsa"] - 0.1).max((-2, -1)) > 0.5).all()
     for name in ("n_step_sarsa", "accumulating", "replacing"):
         assert np.array_equal(tables["sarsa"], tables[name]), name
@@ -517,7 +516,7 @@ def test_sarsa_acts_as_it_learned():
     def run(key):
         return {name: train(key, watched(agent), env, 3000)[1] for name, agent in agents.items()}
 
-    for name, seen in jax.jit(run, compiler_options=QUICK)(jax.random.key(0)).items():
+    for name, seen in jax.jit(run)(jax.random.key(0)).items():
         action, chosen, ended = (np.asarray(seen[key]) for key in ("action", "chosen", "ended"))
         same, goes_on = action[1:] == chosen[:-1], ended[:-1] == 0
         assert goes_on.sum() > 2000, name
@@ -564,7 +563,7 @@ def test_acting():
             results[name] = act(state, 200, True), act(state, 0, False), act(knows, 0, False), act(knows, 50, True)
         return results
 
-    results = jax.jit(run, compiler_options=QUICK)(jax.random.key(4))
+    results = jax.jit(run)(jax.random.key(4))
     for name, draws in results.items():
         counts = [np.bincount(np.asarray(actions), minlength=4) for actions in draws]
         assert scipy.stats.chisquare(counts[0]).pvalue > 1e-4, (name, counts[0])

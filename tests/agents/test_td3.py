@@ -60,8 +60,7 @@ def updates():
         made = {name: update_of(td3, arguments) for name, arguments in CASES.items()}
         return made | {"ddpg": update_of(ddpg, {"num_critics": 1}), "one step": update_of(td3, BARE, 1)}
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)())
+    return jax.device_get(jax.jit(run)())
 
 
 def reference(state, arguments, gradient_steps=STEPS):
@@ -172,8 +171,7 @@ def acts():
         explored = [agent.act(state, (), obs, jax.random.key(i), i)[0] for i in (0, 99, 100)]
         return state.params, greedy, other, explored, own.act(state, (), obs, jax.random.key(3), 99)[0]
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)())
+    return jax.device_get(jax.jit(run)())
 
 
 def test_exploiting_is_the_policy_between_the_bounds(acts):

@@ -18,14 +18,6 @@ CONTINUOUS = DISCRETE._replace(action_space=box([-2, 0], [2, 4], (2,)))
 SPECS = {"discrete": DISCRETE, "continuous": CONTINUOUS}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    """Programs here take longer to compile than to run: without most optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # Each environment's steps as text: "." for a step, "T" and "C" for one that terminates or is cut off by a time limit.
 ENDS = [".T.C..", "......", "..TT..", "C....T"]
 COUNTED = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], bool).T

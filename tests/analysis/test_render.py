@@ -210,7 +210,6 @@ def test_all_draw_their_start(made):
     """Something on the axes, of finite limits; and where observations are pictures, all that they show and no more."""
     reset = jax.jit(
         lambda: {env_id: made[env_id].reset(KEY) for env_id in render.DRAWN},
-        compiler_options={"xla_backend_optimization_level": 0},
     )
     for env_id, (state, obs) in reset().items():
         figure = Figure(figsize=(2, 2), dpi=50)

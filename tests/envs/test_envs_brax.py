@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, rollout
+from playing import rollout
 
 from jaxrl import checks, envs, ppo
 from jaxrl.runs import program
@@ -31,7 +31,7 @@ def test_ids_are_brax_s_own():
 def test_fast_truncates():
     env = envs.make("brax/fast", episode_length=7)
     assert (env.spec.max_steps, env.spec.action_space.shape, env.spec.obs_space.shape) == (7, (1,), (2,))
-    _, obs, _, outcome, _ = jax.jit(lambda key: rollout(env, key, 21), compiler_options=QUICK)(jax.random.key(0))
+    _, obs, _, outcome, _ = jax.jit(lambda key: rollout(env, key, 21))(jax.random.key(0))
     assert np.flatnonzero(outcome.truncated).tolist() == [6, 13, 20]
     assert not np.any(outcome.terminated)
     ends = np.asarray(outcome.truncated)
@@ -50,7 +50,7 @@ def test_inverted_pendulum():
         env = envs.make("brax/inverted_pendulum", episode_length=20, reset_pool=64)
         return jax.vmap(lambda key: rollout(env, key, 150))(keys)
 
-    state, _, _, outcome, new_obs = jax.jit(run, compiler_options=QUICK)(jax.random.split(jax.random.key(0), 32))
+    state, _, _, outcome, new_obs = jax.jit(run)(jax.random.split(jax.random.key(0), 32))
     terminated, truncated = np.asarray(outcome.terminated), np.asarray(outcome.truncated)
     assert terminated.sum() > 3
     assert truncated.sum() > 3
@@ -76,7 +76,7 @@ def test_physics_that_is_not_finite_terminates():
         blown = env.step(key, state._replace(base=blown), jnp.zeros(1))[1]
         return blown, env.step(key, state, jnp.full(1, jnp.nan))[1]
 
-    for end in jax.jit(steps, compiler_options=QUICK)(jax.random.key(0)):
+    for end in jax.jit(steps)(jax.random.key(0)):
         assert (bool(end.terminated), bool(end.truncated)) == (True, False)
         assert np.all(np.isfinite(end.obs))
         assert np.isfinite(end.reward)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, play, rollout
+from playing import play, rollout
 
 from jaxrl import checks, envs
 from jaxrl.envs.own.arm import ArmState
@@ -30,7 +30,7 @@ def runs():
         keys = jax.random.split(key, NUM_ENVS)
         return {name: jax.vmap(lambda key, env=env: one(env, key), out_axes=1)(keys) for name, env in MADE.items()}
 
-    return jax.tree.map(np.asarray, jax.jit(run, compiler_options=QUICK)(jax.random.key(1)))
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(1)))
 
 
 def test_specs():

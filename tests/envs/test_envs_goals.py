@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, play, rollout
+from playing import play, rollout
 
 from jaxrl import checks, envs
 from jaxrl.envs.own import arm, bit_flip, point_reach
@@ -32,7 +32,7 @@ def runs():
             for name, env in MADE.items()
         }
 
-    return jax.tree.map(np.asarray, jax.jit(run, compiler_options=QUICK)(jax.random.key(0)))
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(0)))
 
 
 def halves(obs):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, rollout
+from playing import rollout
 
 from jaxrl import checks, envs
 from jaxrl.types import Box, Discrete
@@ -24,7 +24,7 @@ def test_there_are_25_ids():
 def test_every_id_scans(group):
     ids = IDS[group::3]
     made = {env_id: envs.make(env_id) for env_id in ids}
-    run = jax.jit(lambda key: {env_id: rollout(env, key, 120) for env_id, env in made.items()}, compiler_options=QUICK)
+    run = jax.jit(lambda key: {env_id: rollout(env, key, 120) for env_id, env in made.items()})
     for env_id, (_, obs, _, outcome, _) in run(jax.random.key(0)).items():
         spec = made[env_id].spec
         assert spec.id == env_id
@@ -57,7 +57,7 @@ def test_minatar_observes_bits():
         return state, (outcome.obs, base.get_obs(state, params))
 
     keys = jax.random.split(jax.random.key(0), 100)
-    observed, drawn = jax.jit(lambda: jax.lax.scan(body, env.reset(keys[0])[0], keys)[1], compiler_options=QUICK)()
+    observed, drawn = jax.jit(lambda: jax.lax.scan(body, env.reset(keys[0])[0], keys)[1])()
     assert (observed.dtype, drawn.dtype) == (bool, np.float32)
     np.testing.assert_array_equal(observed.astype(np.float32), drawn)
 
@@ -147,7 +147,7 @@ def test_numbers_become_of_their_defaults_types():
     """A bandit counts its steps with floats, and gymnax's `lax.select` there takes nothing else."""
     env = envs.make("BernoulliBandit-misc", max_steps_in_episode=7)
     assert env.spec.max_steps == 7
-    outcome = jax.jit(lambda key: rollout(env, key, 15), compiler_options=QUICK)(jax.random.key(0)).outcome
+    outcome = jax.jit(lambda key: rollout(env, key, 15))(jax.random.key(0)).outcome
     assert np.flatnonzero(outcome.truncated).tolist() == [6, 13]
     assert envs.make("CartPole-v1", max_steps_in_episode=np.float32(20)).spec.max_steps == 20
 

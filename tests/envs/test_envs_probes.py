@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, rollout
+from playing import rollout
 
 from jaxrl import checks, envs
 
@@ -17,7 +17,7 @@ def runs():
     made = {env_id.split("-")[1]: envs.make(env_id) for env_id in IDS}
     for name in ("action", "policy"):
         made[f"{name} continuous"] = envs.make(f"jaxrl/Probe-{name}-v0", continuous=True)
-    play = jax.jit(lambda key: {name: rollout(env, key, 40) for name, env in made.items()}, compiler_options=QUICK)
+    play = jax.jit(lambda key: {name: rollout(env, key, 40) for name, env in made.items()})
     return jax.tree.map(np.asarray, play(jax.random.key(0)))
 
 

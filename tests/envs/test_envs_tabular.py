@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, run
+from playing import run
 
 from jaxrl import checks, envs
 from jaxrl.envs.own import grid
@@ -66,7 +66,7 @@ def steps():
         keys = jax.random.split(key, 1000)
         return stepped, {name: jax.vmap(env.reset)(keys)[1] for name, env in WORLDS.items()}
 
-    return jax.tree.map(np.asarray, jax.jit(run, compiler_options=QUICK)(jax.random.key(3)))
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(3)))
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, rollout, run
+from playing import rollout, run
 
 from jaxrl import checks, envs
 from jaxrl.envs import wrappers
@@ -130,7 +130,7 @@ def limited_in_several_ways(inner_limit):
 def test_successors_of_truncated_steps_come_back_from_a_replay():
     """Whatever is known of an inner limit: what is sampled is what followed, and a place is kept for each of those."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.jit)
     def sampled(inner_limit, key):
         return {name: one(env, key) for name, (env, _) in limited_in_several_ways(inner_limit).items()}
 
@@ -344,7 +344,7 @@ def test_a_pool_of_any_environment_around_everything_else():
     params = {"randomize": {"g": (8.0, 12.0)}, "observe_randomized": True, "time_limit": 2, "frame_stack": 2}
     made = [envs.make("Pendulum-v1", **params, reset_pool=size) for size in (None, 0, 3)]
     many = jax.random.split(jax.random.key(0), 200)
-    plain, none, three = jax.jit(lambda: [jax.vmap(env.reset)(many)[1] for env in made], compiler_options=QUICK)()
+    plain, none, three = jax.jit(lambda: [jax.vmap(env.reset)(many)[1] for env in made])()
     assert [len(np.unique(obs, axis=0)) for obs in (plain, none, three)] == [200, 200, 3]
     assert np.array_equal(plain, none)
     assert np.array_equal(three[:, :4], three[:, 4:])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import QUICK, rollout
+from playing import rollout
 
 from jaxrl import checks, envs
 from jaxrl.envs.adapters import playground as playground_adapter
@@ -81,7 +81,7 @@ def test_the_specs(installed):
 
 def test_reaching_the_limit_truncates(installed):
     env = envs.make(CARTPOLE, episode_length=4)
-    run = jax.jit(jax.vmap(lambda key: rollout(env, key, 17)), compiler_options=QUICK)
+    run = jax.jit(jax.vmap(lambda key: rollout(env, key, 17)))
     _, obs, _, outcome, _ = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 5)))
     ends = outcome.truncated
     assert np.array_equal(ends, np.broadcast_to(np.arange(17) % 4 == 3, (5, 17)))
@@ -97,10 +97,10 @@ def test_reaching_the_limit_truncates(installed):
 
 def test_physics_that_is_not_finite_terminates(installed):
     env = envs.make(CARTPOLE)
-    state, _ = jax.jit(env.reset, compiler_options=QUICK)(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     data = state.base.data
     blown = state._replace(base=state.base.replace(data=data.replace(qpos=data.qpos * jnp.nan)))
-    outcome = jax.jit(env.step, compiler_options=QUICK)(jax.random.key(1), blown, jnp.zeros(1))[1]
+    outcome = jax.jit(env.step)(jax.random.key(1), blown, jnp.zeros(1))[1]
     assert (bool(outcome.terminated), bool(outcome.truncated)) == (True, False)
     assert np.all(np.isfinite(outcome.obs))
     assert np.isfinite(outcome.reward)
@@ -110,14 +110,14 @@ def test_gravity_and_masses_are_drawn(installed):
     """The pole falls as fast as gravity is; a push moves what is light."""
     make = {"randomize": {"gravity_scale": (0.5, 2.0), "mass_scale": (0.5, 2.0)}}
     env = envs.make(CARTPOLE, **make)
-    state, _ = jax.jit(env.reset, compiler_options=QUICK)(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     values = jnp.array([[0, 1], [1, 1], [2, 1], [2, 3], [0, 1], [0, 2]], jnp.float32)
     push = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
 
     def one_step(values, push):
         return env.step(jax.random.key(0), state._replace(values=values), push[None])[1].obs[3:]
 
-    cart, pole = np.asarray(jax.jit(jax.vmap(one_step), compiler_options=QUICK)(values, push)).T
+    cart, pole = np.asarray(jax.jit(jax.vmap(one_step))(values, push)).T
     one, two, heavy = pole[1:4] - pole[0]
     assert abs(one) > 1e-3
     np.testing.assert_allclose([two, heavy], 2 * one, rtol=0.05)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake_agent import fake
-from playing import QUICK, rollout
+from playing import rollout
 
 import jaxrl
 from jaxrl import checks, envs
@@ -156,7 +156,7 @@ def test_brax_s_physics(backend, num_steps):
         _, seen = jax.lax.scan(lambda state, key: env.step(key, state, push[None]), first, keys)
         return state.base.obs, seen.obs[-1]
 
-    before, after = jax.jit(jax.vmap(some_steps), compiler_options=QUICK)(values, push)
+    before, after = jax.jit(jax.vmap(some_steps))(values, push)
     gained = np.asarray(after - before)[:, 2:]  # velocities of cart and pole
     one, two, heavy = (gained[i, 1] - gained[0, 1] for i in (1, 2, 3))
     assert one < -1e-3  # it leans to the side that counts as negative
@@ -174,7 +174,7 @@ def test_masses_of_springs_are_those_that_brax_computes_with(name):
         physics_state = env.reset(jax.random.key(0))[0].base.pipeline_state
         return physics_state.mass, physics_state.i_inv
 
-    run = jax.jit(lambda scale: (masses(), masses(mass_scale=1.0), masses(mass_scale=scale)), compiler_options=QUICK)
+    run = jax.jit(lambda scale: (masses(), masses(mass_scale=1.0), masses(mass_scale=scale)))
     (mass, inverse_inertia), same, (scaled, scaled_inverse) = run(3.0)
     np.testing.assert_allclose(scaled, 3 * mass, rtol=1e-5)
     np.testing.assert_allclose(3 * scaled_inverse, inverse_inertia, rtol=1e-4, atol=1e-6)
@@ -235,7 +235,7 @@ def rollouts(name, backend, cases, num_steps=40):
         return jnp.concatenate([positions, velocities], axis=-1)
 
     factors = jnp.array(cases, jnp.float32)
-    return np.asarray(jax.jit(lambda x: jax.vmap(one)(*x.T), compiler_options=QUICK)(factors))
+    return np.asarray(jax.jit(lambda x: jax.vmap(one)(*x.T))(factors))
 
 
 @pytest.mark.slow

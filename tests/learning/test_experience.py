@@ -130,8 +130,7 @@ def regressions():
         still = [regress(n, 1, 1, 1, 0.1, 16, 0.0, start=(1.0, 0.0))[1] for n in (1, 8)]
         return jax.tree.map(lambda *x: jnp.stack(x), *rows), still
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)(TAUS))
+    return jax.device_get(jax.jit(run)(TAUS))
 
 
 @pytest.mark.parametrize("index", range(len(SCHEDULES)), ids=lambda i: "-".join(map(str, SCHEDULES[i])))
@@ -185,8 +184,7 @@ def test_what_is_learnt_is_not_drawn_again_in_the_same_update():
     """An error of 0 makes a priority of 0.001, beside 1 for what was not drawn yet: 4 times 4 are all 16."""
     replay = prioritized(capacity=16, batch_size=4, alpha=1.0)
     run = jax.jit(jax.vmap(lambda key: drawn(replay, key, lambda reward: 0.0 * reward)[0]))
-    with slow.quick_compilation():
-        rows = run(jax.random.split(jax.random.key(0), 100))
+    rows = run(jax.random.split(jax.random.key(0), 100))
     rows = np.sort(rows.reshape(100, 16), axis=1)
     assert (rows == np.arange(1, 17)).all(axis=1).mean() > 0.95
 
@@ -224,8 +222,7 @@ def turns():
             for n in ((1, 3) if name == "prioritized" else (3,))
         }
 
-    with slow.quick_compilation():
-        return jax.device_get(jax.jit(run)(jax.random.key(3)))
+    return jax.device_get(jax.jit(run)(jax.random.key(3)))
 
 
 @pytest.mark.parametrize("case", ["prioritized, 1", *(f"{name}, 3" for name in REPLAYS)])

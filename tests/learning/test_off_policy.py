@@ -74,8 +74,7 @@ def test_priorities_are_the_critics_mean_absolute_errors():
         state = agent.init(jax.random.key(0), SPEC)._replace(params=params, target_params=params)
         return agent.update(state, rows, jax.random.key(2), jnp.int32(0))[0].replay.tree[-1]
 
-    with slow.quick_compilation():
-        priorities = np.asarray(run()).ravel()[:4]
+    priorities = np.asarray(run()).ravel()[:4]
     obs, action, reward, discount, next_obs = slow.n_steps(drawn, 1)
     next_action = np.tanh(slow.output(params.actor, next_obs))
     y = reward + discount * slow.q_values(params.critics, next_obs, next_action).min(0)
@@ -141,10 +140,9 @@ def axes(request):
             action, memory, _ = agent.act(state, memory, 0.1 * jnp.ones((4, 2)), jax.random.key(i), 30)
         return state.params, state.target_params, metrics, action
 
-    with slow.quick_compilation():
-        together = jax.device_get(jax.jit(jax.vmap(run))(rows))
-        alone = [{name: values[i] for name, values in hypers.items()} for i in range(2)]
-        return hypers, together, jax.device_get(jax.jit(lambda: [run(values) for values in alone])())
+    together = jax.device_get(jax.jit(jax.vmap(run))(rows))
+    alone = [{name: values[i] for name, values in hypers.items()} for i in range(2)]
+    return hypers, together, jax.device_get(jax.jit(lambda: [run(values) for values in alone])())
 
 
 def test_hyper_parameters_are_axes(axes):
@@ -216,8 +214,7 @@ def test_images(constructor):
         after, metrics = agent.update(state, rows, key, jnp.int32(0))
         return state.params, after.params, metrics, agent.act(after, agent.init_memory(2), obs[0], key, 10)[0]
 
-    with slow.quick_compilation():
-        before, after, metrics, action = jax.device_get(jax.jit(run)(jax.random.key(0)))
+    before, after, metrics, action = jax.device_get(jax.jit(run)(jax.random.key(0)))
     assert action.shape == (2, 3)
     assert metrics["critic_loss"] > 0
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), before.critics, after.critics)
@@ -236,7 +233,6 @@ def test_targets_begin_as_copies():
     specs = {env_id: make(env_id).spec for env_id in ("Pendulum-v1", "CartPole-v1")}
     states = jax.jit(
         lambda key: {name: agent.init(key, specs[env_id]) for name, (agent, env_id, _) in cases.items()},
-        compiler_options={"xla_backend_optimization_level": 0},
     )(jax.random.key(0))
     for name, (_, _, online) in cases.items():
         targets, copied = jax.tree.leaves(states[name].target_params), jax.tree.leaves(online(states[name].params))

@@ -1,7 +1,5 @@
 """Shapes of the torsos, what they see, and the errors of the one that chooses among them."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -147,7 +145,7 @@ def test_pixels_are_divided_by_255_everywhere(name):
     shapes = [((6, 5, 3), "auto"), ((6, 5, 3), "mlp"), ((5,), "auto")]
     cases = [(*one, high) for one in (*shapes, *[((36, 37, 1), "auto")] * (name == "policy")) for high in (255, 3)]
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def differences():
         found = []
         for shape, torso, high in cases:

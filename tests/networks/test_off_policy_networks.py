@@ -1,7 +1,5 @@
 """Ensembles of critics against separate networks, and the squashed Gaussian's density against a change of variables."""
 
-import contextlib
-
 import distrax
 import jax
 import jax.numpy as jnp
@@ -16,14 +14,6 @@ from jaxrl.types import Discrete, Spec, box
 
 VECTOR = Spec("Env-v0", box(-1, 1, (3,)), box(-1, 1, (2,)))
 IMAGE = Spec("Image-v0", box(0, 1, (5, 4, 2)), box(-1, 1, (2,)))
-
-
-@contextlib.contextmanager
-def quick_compilation():
-    """Without most optimisations, for programs that take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 # ---------------------------------------------------------------- the density
@@ -120,8 +110,7 @@ def test_policies_begin_near_the_middle():
     """And with a deviation of about 1, before it is squashed; shapes with two leading axes."""
     obs = jax.random.normal(jax.random.key(1), (6, 7, 3))
     for network in (TanhPolicy(MLP((8,)), 2), SquashedGaussian(MLP((8,)), 2)):
-        with quick_compilation():
-            out = network.apply(jax.jit(network.init)(jax.random.key(0), obs), obs)
+        out = network.apply(jax.jit(network.init)(jax.random.key(0), obs), obs)
         action = out if isinstance(network, TanhPolicy) else greedy(out)
         assert action.shape == (6, 7, 2)
         assert np.abs(action).max() < 0.05
@@ -142,21 +131,20 @@ def ensemble(request):
     one = Critic(CNN((6, 5), "relu", layer_norm=True) if image else MLP(()), torso)
     obs = jax.random.uniform(jax.random.key(0), (2, 4, *spec.obs_space.shape))
     action = jax.random.uniform(jax.random.key(1), (2, 4, 2))
-    with quick_compilation():
-        params = jax.jit(lambda key: make(3).init(key, obs, action))(jax.random.key(3))
-        each = [jax.tree.map(lambda x: x[i], params) for i in range(3)]
-        same = jax.tree.map(lambda x: jnp.stack([x[0]] * 3), params)
-        together, alone = jax.jit(make(3).apply), jax.jit(one.apply)
-        drop = jax.jit(lambda key: make(3).apply(same, obs, action, rngs={"dropout": key}))
-        return jax.device_get(
-            (
-                params,
-                together(params, obs, action),
-                jnp.stack([alone(p, obs, action) for p in each]),
-                make(1).apply(jax.tree.map(lambda x: x[:1], params), obs, action),
-                [drop(jax.random.key(0)), drop(jax.random.key(1)), together(same, obs, action)],
-            )
+    params = jax.jit(lambda key: make(3).init(key, obs, action))(jax.random.key(3))
+    each = [jax.tree.map(lambda x: x[i], params) for i in range(3)]
+    same = jax.tree.map(lambda x: jnp.stack([x[0]] * 3), params)
+    together, alone = jax.jit(make(3).apply), jax.jit(one.apply)
+    drop = jax.jit(lambda key: make(3).apply(same, obs, action, rngs={"dropout": key}))
+    return jax.device_get(
+        (
+            params,
+            together(params, obs, action),
+            jnp.stack([alone(p, obs, action) for p in each]),
+            make(1).apply(jax.tree.map(lambda x: x[:1], params), obs, action),
+            [drop(jax.random.key(0)), drop(jax.random.key(1)), together(same, obs, action)],
         )
+    )
 
 
 def test_an_ensemble_is_so_many_networks(ensemble):

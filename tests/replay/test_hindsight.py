@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from experience import GOAL, Kind, fill, goal_history, goal_spec, history, spec, void_steps
-from playing import QUICK, rollout
+from playing import rollout
 
 import jaxrl
 from jaxrl import prng
@@ -63,7 +63,7 @@ def fillings():
         _, samples = fill(replay, BITS, 20, key, LENGTH, everything, lambda kind: bits_spec)
         return results | {"bits": (everything, samples, ())}
 
-    return jax.device_get(jax.jit(run, compiler_options=QUICK)(prng.unrolled(jax.random.key(0))))
+    return jax.device_get(jax.jit(run)(prng.unrolled(jax.random.key(0))))
 
 
 def allowed(strategy, first, ended, num_envs, seen, capacity):
@@ -145,7 +145,7 @@ def test_no_goal_is_from_the_other_side_of_an_interruption():
         state, _ = fill(replays[0], kind, num_adds, key, 1, everything, goal_spec, seams)
         return [at_the_end(replay, state, key, ended.size) for replay in replays]
 
-    results = jax.device_get(jax.jit(run, compiler_options=QUICK)(prng.unrolled(jax.random.key(2))))
+    results = jax.device_get(jax.jit(run)(prng.unrolled(jax.random.key(2))))
     for strategy, (first, wanted) in zip(STRATEGIES, results, strict=True):
         for step in np.flatnonzero(~void):
             sources = list(allowed(strategy, step, apart, kind.num_envs, ended.size, 24))

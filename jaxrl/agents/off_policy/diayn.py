@@ -23,7 +23,7 @@ from jaxrl.replay import Replay, Sample
 from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
 
 NOT_DRAWN = -1
-METRICS = ("skill_reward", "discriminator_loss", "accuracy")
+METRICS: tuple[str, ...] = ("skill_reward", "discriminator_loss", "accuracy")
 
 
 class DIAYNParams(NamedTuple):

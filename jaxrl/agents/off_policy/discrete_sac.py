@@ -21,7 +21,7 @@ from jaxrl.networks.module import Module
 from jaxrl.networks.q_network import num_actions
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.types import Agent, Array, Discrete, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec
 
 
 @agent_constructor
@@ -163,7 +163,9 @@ def discrete_sac(
     def soft_value(log_pi: Array, q: Array, alpha: Array) -> Array:  # equation 10
         return jnp.sum(jnp.exp(log_pi) * (q - alpha[..., None] * log_pi), axis=-1)
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         entropy, combine = entropy_of(spec), POLICY_VALUES[critic_value]
         next_policy = actor(spec).apply(params.actor, batch.next_obs)

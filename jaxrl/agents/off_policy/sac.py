@@ -20,9 +20,9 @@ from jaxrl.networks import SquashedGaussian, make_critics, make_torso
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.types import Agent, Array, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec
 
-METRICS = ("critic_loss", "q_mean", "entropy", "temperature")
+METRICS: tuple[str, ...] = ("critic_loss", "q_mean", "entropy", "temperature")
 POLICY_VALUES = {"min": jnp.min, "mean": jnp.mean}
 
 
@@ -200,7 +200,9 @@ def soft_actor_critic(
         policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
         return off_policy.draw_action(policy, space, key, step, warmup_steps, explore), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         next_key, action_key, subset_key, *drop_keys = jax.random.split(key, 6)
         action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)

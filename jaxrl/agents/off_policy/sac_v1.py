@@ -19,9 +19,9 @@ from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.types import Agent, Array, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec
 
-METRICS = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
+METRICS: tuple[str, ...] = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
 
 
 class SACV1Params(NamedTuple):
@@ -168,7 +168,9 @@ def sac_v1(
         policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
         return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)
         alpha = entropy.value(params.temperature, batch.obs, moment.begin)

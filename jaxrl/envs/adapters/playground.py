@@ -110,7 +110,7 @@ def playground_env(
 def _suite(owner: str) -> Any:
     try:
         with jax.ensure_compile_time_eval(), physics.quiet():
-            from mujoco_playground import dm_control_suite
+            from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]  # of an extra
     except ModuleNotFoundError as error:
         raise checks.JaxrlError(
             f"{owner}: the package {error.name} is missing; pip install 'jaxrl[playground]' gets it"
