@@ -1023,8 +1023,8 @@ MUTANTS = [
     M("loop.py", "(first_bad_step < 0) & bad", "bad", "test_loop.py"),
     M(
         "loop.py",
-        "return _one_number(episodes.return_sum) / jnp.maximum(episodes.count, 1)",
-        "return _one_number(episodes.return_sum)",
+        "return _one_number(episodes.returns.sum) / jnp.maximum(episodes.count, 1)",
+        "return _one_number(episodes.returns.sum)",
         "test_loop.py",
     ),
     M(
