@@ -1,7 +1,7 @@
 """Pictures and animations of an episode, of environments that can draw themselves (`Env.draw`).
 
 A frame is the state that an action is chosen in, so an episode of `T` steps has `T` of them, the first its start. The
-state that its last step leads to is not among them: an environment resets itself within that step.
+state that its last step leads to is not among them.
 """
 
 from __future__ import annotations
