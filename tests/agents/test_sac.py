@@ -218,6 +218,7 @@ def entropies():
     )
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("mode", MODES)
 def test_a_learnt_temperature_leads_to_its_target_entropy(entropies, mode):
     """As a mean over states; a temperature for each state leads there in each of them."""
