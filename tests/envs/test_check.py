@@ -205,6 +205,16 @@ def test_numbers_of_python_and_spaces_of_others_will_do():
     assert train(jax.random.key(0), fake(num_envs=1, rollout_length=4), limited, 4)[1]["episode_return"] == 2
 
 
+def test_wrappers_take_spaces_of_others():
+    spec = Spec("Mine-v0", spaces.Box(-2, 2, (2,), np.float64), spaces.Box(-3, 3, (1,)), 5)
+    mine = env(spec=spec)
+    assert wrappers.rescale_actions(mine).spec.action_space == box(-1, 1, (1,))
+    assert wrappers.frame_stack(mine, 2).spec.obs_space == box(-2, 2, (4,))
+    assert wrappers.observe(mine, (1,)).spec.obs_space == box(-2, 2, (1,))
+    numbered = env(lambda key: (0, 2), step_with(obs=2), spec._replace(obs_space=spaces.Discrete(3)))
+    check_env(wrappers.flatten_observations(numbered), num_steps=2)
+
+
 def test_spaces_that_cannot_be_converted():
     for space in (spaces.Discrete(3, start=1), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), 3):
         with pytest.raises(JaxrlError, match=r"Mine-v0: actions of .* are not supported; they must be Discrete or Box"):
@@ -276,6 +286,15 @@ def test_roles():
     np.testing.assert_array_equal(metrics["wolf"], [1.5, 1.5])
     returns = evaluate(jax.random.key(0), herd(), herd().init(jax.random.key(0), SPEC), pasture(), 2)
     np.testing.assert_array_equal(returns, [-3, -3])
+
+
+def test_wrappers_of_roles():
+    _, outcome = wrappers.scale_rewards(pasture(), 0.5).step(
+        None, 0, {"wolf": jnp.zeros(2), "sheep": jnp.zeros((1, 2))}
+    )
+    np.testing.assert_array_equal(outcome.reward["wolf"], [0.5, 1])
+    with pytest.raises(JaxrlError, match="Pasture-v0: observations of None are not supported; they must be Discrete"):
+        wrappers.frame_stack(pasture(), 2)
 
 
 @pytest.mark.parametrize(
