@@ -299,16 +299,16 @@ def _play(env: Env, key: Key, num_steps: int) -> tuple[dict[str, Array], Array]:
         carry = jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, (new, time))
         return carry, (of_obs(outcome.obs) | seen, _sum((new, outcome)))
 
-    def play(key: Key) -> dict[str, Array]:
+    def play(key: Key) -> tuple[dict[str, Array], Array]:
         keys = jax.random.split(key, 1 + num_steps)
         state, obs = env.reset(keys[0])
         seen, sums = jax.lax.scan(one, (state, jnp.int32(0)), keys[1:])[1]
         first = of_obs(obs) | {"the state is NaN somewhere": ~_all(_is_number, state)}
-        seen = {text: jnp.append(first.get(text, False), x) for text, x in seen.items()}
-        return seen, jnp.append(_sum((state, obs)), sums)
+        faults = {text: jnp.append(first.get(text, False), x) for text, x in seen.items()}
+        return faults, jnp.append(_sum((state, obs)), sums)
 
-    seen, sums = jax.vmap(play)(jax.random.split(key, NUM_ENVS))
-    return jax.tree.map(lambda x: x.any(axis=0), seen), sums
+    faults, sums = jax.vmap(play)(jax.random.split(key, NUM_ENVS))
+    return {text: x.any(axis=0) for text, x in faults.items()}, sums
 
 
 def _inside(space: Space, x: Array) -> Array:
