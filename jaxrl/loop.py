@@ -433,7 +433,7 @@ def mean_return(episodes: EpisodeSummary) -> Array:
 def episode_metrics(episodes: EpisodeSummary) -> Metrics:
     """A summary under the names that results and figures use; `none_yet` where no episode ended."""
     metrics = {"episode_count": episodes.count}
-    mean_length = episodes.lengths.sum / jnp.maximum(episodes.count, 1)
+    mean_length = _one_number(episodes.lengths.sum) / jnp.maximum(episodes.count, 1)
     for name, mean, spread in (
         ("episode_return", mean_return(episodes), episodes.returns),
         ("episode_length", mean_length, episodes.lengths),

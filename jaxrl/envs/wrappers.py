@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, prng
+from jaxrl.envs.check import as_space
 from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, box
 
 MAX_ACTIONS = 4096
@@ -127,7 +128,7 @@ def scale_rewards(env: Env, scale: float) -> Env:
 
     def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Outcome]:
         state, outcome = env.step(key, state, action)
-        return state, outcome._replace(reward=scale * outcome.reward)
+        return state, outcome._replace(reward=jax.tree.map(lambda reward: scale * reward, outcome.reward))
 
     return Env(env.reset, step, env.spec._replace(goal=None), draw=env.draw)
 
@@ -174,7 +175,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
       JaxrlError: for another observation space or number.
     """
     checks.integer("frame_stack", frame_stack=num_frames)
-    space = env.spec.obs_space
+    space = _observed(env)
     if not isinstance(space, Box) or len(space.shape) not in (1, 3):
         raise checks.JaxrlError(
             f"frame_stack: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 or 3 "
@@ -205,7 +206,7 @@ def flatten_observations(env: Env) -> Env:
     Args:
       env: any environment. One that observes vectors stays as it is.
     """
-    space = env.spec.obs_space
+    space = _observed(env)
     if isinstance(space, Box) and len(space.shape) == 1:
         return env
     if isinstance(space, Discrete):
@@ -230,7 +231,7 @@ def observe(env: Env, indices: Sequence[int]) -> Env:
       JaxrlError: for another observation space, and for indices that are none, not whole numbers, twice there or out of
         range.
     """
-    space = env.spec.obs_space
+    space = _observed(env)
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise checks.JaxrlError(
             f"observe: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 "
@@ -323,11 +324,15 @@ def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
 
 
 def _bounded(owner: str, env: Env) -> Box:
-    space = env.spec.action_space
+    space = as_space(env.spec.id, "actions", env.spec.action_space)
     if not isinstance(space, Box) or not space.bounded:
         text = f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box"
         raise checks.JaxrlError(f"{text}, with bounds of at most {space.limit}" if isinstance(space, Box) else text)
     return space
+
+
+def _observed(env: Env) -> Space:
+    return as_space(env.spec.id, "observations", env.spec.obs_space)
 
 
 def _describe(space: Space) -> str:

@@ -51,8 +51,10 @@ class Networks(NamedTuple):
 
     def of(self, spec: Spec) -> ActorCritic:
         """The network that fits an environment."""
-        owner, *shape, shared, cell, size = self
-        return make_actor_critic(owner, spec, *shape, shared_torso=shared, cell=cell, cell_size=size)
+        return make_actor_critic(
+            self.owner, spec, self.torso, self.hidden_sizes, self.activation, shared_torso=self.shared_torso,
+            cell=self.cell, cell_size=self.cell_size,
+        )  # fmt: skip
 
     def init_memory(self, num_envs: int) -> Array | tuple:
         """`Agent.init_memory`: zeros `[N, C]`, or `()` where nothing is remembered."""

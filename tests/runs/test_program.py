@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_agent import TRACED, fake
 
-from jaxrl import JaxrlError, dqn, make, ppo
+from jaxrl import JaxrlError, a2c, dqn, make, ppo
 from jaxrl.loop import init_train, train_interval
 from jaxrl.runs import program
 from jaxrl.runs.program import compile_group, group_agent, plan
@@ -134,21 +134,21 @@ def states_and_metrics(compiled: program.Program, updates: int):
 
 # A row's numbers are those of the same seed alone, but for the order in which matrix products add up.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-SMALL_PPO = {"num_envs": 2, "rollout_length": 16, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (8,)}
+SMALL_A2C = {"num_envs": 2, "rollout_length": 16, "hidden_sizes": (8,)}
 
 
 def test_a_row_is_what_it_is_alone_and_on_any_number_of_devices(monkeypatch):
     """Three learning rates and three seeds: nine rows, so that two devices need one more, which repeats the first."""
     env, run_key, rates = make("CartPole-v1"), jax.random.key(7), [1e-3, 1e-2, 3e-2]
-    [group] = plan(ppo, SMALL_PPO | {"learning_rate": rates}).groups
+    [group] = plan(a2c, SMALL_A2C | {"learning_rate": rates}).groups
     options = {"run_key": run_key, "num_seeds": 3, "num_eval_episodes": 1, "parts": ("init", "train")}
-    on_two = compile_group(ppo, group, env, **options)
+    on_two = compile_group(a2c, group, env, **options)
     assert (on_two.num_rows, on_two.mesh.size, len(on_two.shapes.obs)) == (9, 2, 10)
     assert on_two.agent.rollout_length == 16
     first, _ = jax.devices()
     with monkeypatch.context() as patch:
         patch.setattr(jax, "devices", lambda: [first])
-        on_one = compile_group(ppo, group, env, **options)
+        on_one = compile_group(a2c, group, env, **options)
     assert (on_one.mesh.size, len(on_one.shapes.obs)) == (1, 9)
 
     (state_two, metrics_two), (state_one, metrics_one) = (states_and_metrics(p, 3) for p in (on_two, on_one))
@@ -163,7 +163,7 @@ def test_a_row_is_what_it_is_alone_and_on_any_number_of_devices(monkeypatch):
 
     @jax.jit
     def alone(key, rate):
-        agent = ppo(**SMALL_PPO, learning_rate=rate)
+        agent = a2c(**SMALL_A2C, learning_rate=rate)
         state = init_train(key, agent, env)
         return state, train_interval(state, agent, env, 3)[1]
 

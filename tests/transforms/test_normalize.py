@@ -110,6 +110,7 @@ def test_many_small_batches_keep_their_accuracy():
     np.testing.assert_allclose(statistics.var, chunks.var(dtype=np.float64), 1e-3)
 
 
+@pytest.mark.optimized
 def test_samples_late_in_a_run_count_as_much_as_early_ones():
     """After ten million samples of mean 1 and variance 1 as many follow, one by one, of mean 3 and variance 1/4.
 
