@@ -27,7 +27,9 @@ from jaxrl.types import Agent as Agent
 from jaxrl.types import Box as Box
 from jaxrl.types import Discrete as Discrete
 from jaxrl.types import Env as Env
+from jaxrl.types import HostEnv as HostEnv
 from jaxrl.types import Outcome as Outcome
+from jaxrl.types import Role as Role
 from jaxrl.types import Spec as Spec
 from jaxrl.types import Transition as Transition
 from jaxrl.types import box as box

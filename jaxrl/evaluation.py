@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,16 +87,12 @@ def _on_host(key: Key, agent: Agent, state: PyTree, env: HostEnv, num_episodes: 
         action, memory = choose(memory, obs[0], t)
         return action[None], memory
 
-    vector = None
+    seeds = np.asarray(host.draw_seeds(reset_key, num_episodes))[None]
     try:
-        vector = env.make_vector(num_episodes)
-        seeds = np.asarray(host.draw_seeds(reset_key, num_episodes))[None]
-        return host.play(vector, env.spec, act, agent.init_memory(num_episodes), seeds, max_steps)[0]
+        with contextlib.closing(env.make_vector(num_episodes)) as vector:
+            return host.play(vector, env.spec, act, agent.init_memory(num_episodes), seeds, max_steps)[0]
     except checks.StepError as error:
         raise checks.RunError(f"{env.spec.id}: episode {error.index} of an evaluation: {error.text}") from error
-    finally:
-        if vector is not None:
-            vector.close()
 
 
 def greedy(agent: Agent, state: PyTree, memory: PyTree, obs: Array, key: Key, t: Array) -> tuple[Array, PyTree]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
 
+from jaxrl import checks
 from jaxrl.types import Array, Key
 
 
@@ -33,6 +35,25 @@ def epsilon_greedy_probabilities(q_values: Array, epsilon: ArrayLike) -> Array:
     greedy = greedy / greedy.sum(axis=-1, keepdims=True)
     epsilon = jnp.asarray(epsilon, jnp.float32)[..., None]
     return epsilon / q_values.shape[-1] + (1 - epsilon) * greedy
+
+
+def linear_epsilon(
+    owner: str, epsilon_start: Array | float, epsilon_final: Array | float, epsilon_decay_steps: int
+) -> optax.Schedule:
+    """Epsilon as a function of the environment step: linear from the first to the second, and constant after that.
+
+    Args:
+      owner: whose arguments these are, such as "dqn".
+      epsilon_start: probability of a random action at the first step, in [0, 1].
+      epsilon_final: the same once it has decayed, in [0, 1].
+      epsilon_decay_steps: environment steps that this takes, at least 1.
+
+    Raises:
+      JaxrlError: where one is out of its range.
+    """
+    checks.number(owner, 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
+    checks.integer(owner, epsilon_decay_steps=epsilon_decay_steps)
+    return optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
 
 def spread_epsilons(epsilon: ArrayLike, spread: Array | float, num_envs: int) -> Array:

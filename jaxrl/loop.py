@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxrl import checks, prng, sums
 from jaxrl.checks import JaxrlError
 from jaxrl.envs.check import require_env
-from jaxrl.numerics import standard_numbers
+from jaxrl.numerics import CONFIG, standard_numbers
 from jaxrl.sums import Sum
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, Metrics, PyTree, Transition
 
@@ -64,19 +64,23 @@ class TrainState(NamedTuple):
     first_bad_step: Array
 
 
-class EpisodeSummary(NamedTuple):
-    """Sums and extremes over the episodes that ended in some span of training; each field is a scalar.
+class Spread(NamedTuple):
+    """Sum, least and greatest of a number over some episodes; each a scalar."""
 
-    Counts are int32, as the steps of a run are, which they cannot exceed.
+    sum: Array | Sum
+    min: Array
+    max: Array
+
+
+class EpisodeSummary(NamedTuple):
+    """How many episodes ended in some span of training, int32 `()`, and their returns and lengths.
+
+    Lengths are summed as int32, as the steps of a run are, which they cannot exceed.
     """
 
     count: Array
-    return_sum: Array | Sum
-    return_min: Array
-    return_max: Array
-    length_sum: Array
-    length_min: Array
-    length_max: Array
+    returns: Spread
+    lengths: Spread
 
 
 def steps_per_update(agent: Agent) -> int:
@@ -144,7 +148,7 @@ def none_yet() -> Array:
 
     Results on the host have NaN in either case.
     """
-    return jnp.float32(jnp.inf if jax.config.jax_debug_nans else jnp.nan)
+    return jnp.float32(jnp.inf if CONFIG.jax_debug_nans else jnp.nan)
 
 
 def collect(state: TrainState, agent: Agent, env: Env, keys: Key) -> tuple[TrainState, Transition]:
@@ -366,7 +370,7 @@ def nothing_seen(metrics: Metrics) -> Seen:
     """What an interval begins with; of the metrics only shapes and dtypes count."""
     zero, inf = jnp.int32(0), jnp.float32(jnp.inf)
     totals = {name: sums.nothing(x.shape, x.dtype) for name, x in metrics.items()}
-    return EpisodeSummary(zero, sums.nothing(), inf, -inf, zero, inf, -inf), totals
+    return EpisodeSummary(zero, Spread(sums.nothing(), inf, -inf), Spread(zero, inf, -inf)), totals
 
 
 def add(seen: Seen, episodes: EpisodeSummary, metrics: Metrics) -> Seen:
@@ -402,50 +406,38 @@ def checked_parameters(state: TrainState) -> Array:
 def summarize(trajectory: Transition) -> EpisodeSummary:
     """Sums and extremes over the episodes that ended within a trajectory `[T, N, ...]`."""
     ended = trajectory.terminated | trajectory.truncated
-    returns, lengths = trajectory.extras["episode_return"], trajectory.extras["episode_length"]
 
-    def extremes(x):
-        return jnp.min(x, where=ended, initial=jnp.inf), jnp.max(x, where=ended, initial=-jnp.inf)
+    def spread(x: Array) -> Spread:
+        real = x.astype(jnp.float32)
+        least, greatest = jnp.min(real, where=ended, initial=jnp.inf), jnp.max(real, where=ended, initial=-jnp.inf)
+        return Spread(jnp.sum(x, where=ended, dtype=x.dtype), least, greatest)
 
-    return EpisodeSummary(
-        jnp.sum(ended, dtype=jnp.int32),
-        jnp.sum(returns, where=ended),
-        *extremes(returns),
-        jnp.sum(lengths, where=ended, dtype=jnp.int32),
-        *extremes(lengths.astype(jnp.float32)),
-    )
+    count, extras = jnp.sum(ended, dtype=jnp.int32), trajectory.extras
+    return EpisodeSummary(count, spread(extras["episode_return"]), spread(extras["episode_length"]))
 
 
 def merge(a: EpisodeSummary, b: EpisodeSummary) -> EpisodeSummary:
     """The summary of two spans taken together, where the second one's sum of returns is one number."""
-    return EpisodeSummary(
-        a.count + b.count,
-        _plus(a.return_sum, b.return_sum),
-        jnp.minimum(a.return_min, b.return_min),
-        jnp.maximum(a.return_max, b.return_max),
-        a.length_sum + b.length_sum,
-        jnp.minimum(a.length_min, b.length_min),
-        jnp.maximum(a.length_max, b.length_max),
-    )
+
+    def both(x: Spread, y: Spread) -> Spread:
+        return Spread(_plus(x.sum, y.sum), jnp.minimum(x.min, y.min), jnp.maximum(x.max, y.max))
+
+    return EpisodeSummary(a.count + b.count, both(a.returns, b.returns), both(a.lengths, b.lengths))
 
 
 def mean_return(episodes: EpisodeSummary) -> Array:
     """The episodes' mean return; 0 where there are none."""
-    return _one_number(episodes.return_sum) / jnp.maximum(episodes.count, 1)
+    return _one_number(episodes.returns.sum) / jnp.maximum(episodes.count, 1)
 
 
 def episode_metrics(episodes: EpisodeSummary) -> Metrics:
     """A summary under the names that results and figures use; `none_yet` where no episode ended."""
-
-    def known(x):
-        return jnp.where(episodes.count > 0, x, none_yet())
-
-    return {
-        "episode_count": episodes.count,
-        "episode_return": known(mean_return(episodes)),
-        "episode_return_min": known(episodes.return_min),
-        "episode_return_max": known(episodes.return_max),
-        "episode_length": known(episodes.length_sum / jnp.maximum(episodes.count, 1)),
-        "episode_length_min": known(episodes.length_min),
-        "episode_length_max": known(episodes.length_max),
-    }
+    metrics = {"episode_count": episodes.count}
+    mean_length = _one_number(episodes.lengths.sum) / jnp.maximum(episodes.count, 1)
+    for name, mean, spread in (
+        ("episode_return", mean_return(episodes), episodes.returns),
+        ("episode_length", mean_length, episodes.lengths),
+    ):
+        known = {name: mean, f"{name}_min": spread.min, f"{name}_max": spread.max}
+        metrics |= {key: jnp.where(episodes.count > 0, x, none_yet()) for key, x in known.items()}
+    return metrics

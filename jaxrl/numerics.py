@@ -15,6 +15,8 @@ import jax.numpy as jnp
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+CONFIG: Any = jax.config  # whose flags not every version of JAX tells to a type checker
+
 
 def standard_numbers(function: Function) -> Function:
     """Decorates a function: it is computed, or traced, with JAX's default settings; 64-bit arguments become 32-bit."""
@@ -31,9 +33,8 @@ def standard_numbers(function: Function) -> Function:
 
 
 def _is_standard() -> bool:
-    config = jax.config
-    promotion = config.jax_numpy_dtype_promotion, config.jax_numpy_rank_promotion
-    return not config.jax_enable_x64 and promotion == ("standard", "allow")
+    promotion = CONFIG.jax_numpy_dtype_promotion, CONFIG.jax_numpy_rank_promotion
+    return not CONFIG.jax_enable_x64 and promotion == ("standard", "allow")
 
 
 def _narrow(x: Any) -> Any:

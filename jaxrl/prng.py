@@ -17,7 +17,8 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 
-from jaxrl.types import Array, Key
+from jaxrl.numerics import CONFIG
+from jaxrl.types import Array, Key, PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -95,9 +96,9 @@ def unrolled(key: Key) -> Key:
     Returns:
       typed keys of the same shape, from which every `jax.random` function draws the same numbers.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not is_key(key):
         key = jax.random.wrap_key_data(key)
-    stock = str(jax.random.key_impl(key)) == "threefry2x32" and jax.config.jax_threefry_partitionable
+    stock = str(jax.random.key_impl(key)) == "threefry2x32" and CONFIG.jax_threefry_partitionable
     if not stock:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_implementation())
@@ -115,3 +116,18 @@ def by_threefry(function: Function) -> Function:
             return function(*args, **kwargs)
 
     return cast(Function, call)
+
+
+def is_key(x: Any) -> bool:
+    """Whether something is an array of typed keys, or looks like one."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def as_numbers(tree: PyTree) -> PyTree:
+    """The tree, and in place of its keys the integers that they are made of."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def from_numbers(x: Any, like: Any) -> Any:
+    """One of the leaves of `as_numbers`, as the key that it was, or as it is where `like` is none."""
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype))) if is_key(like) else x

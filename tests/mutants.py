@@ -60,23 +60,28 @@ HOST = "runs/test_host.py"
 M = Mutant
 MUTANTS = [
     # ---------------------------------------------------------------- agents with a replay
-    M("learning/experience.py", "seen >= experience.warmup_steps", "seen > experience.warmup_steps", DQN),
+    M("learning/experience.py", "seen >= self.warmup_steps", "seen > self.warmup_steps", DQN),
     M(
         "learning/experience.py",
         "counts = step // added * gradient_steps + jnp.arange(",
         "counts = jnp.arange(",
         EXPERIENCE,
     ),
-    M("learning/experience.py", "relabel=hindsight,", 'relabel="none",', f"{OTHERS}[dqn]"),
-    M("learning/experience.py", "alpha=priority_alpha, beta=priority_beta,", "alpha=priority_alpha,", f"{FLOATS}[dqn]"),
-    M("learning/experience.py", "beta_steps=priority_beta_steps, ", "", f"{OTHERS}[dqn]"),
+    M("learning/experience.py", "relabelled(strategy=hindsight)", "relabelled()", f"{OTHERS}[dqn]"),
     M(
         "learning/experience.py",
-        "replay.sample(memory, sample_key, seen, length)\n            learner",
-        "replay.sample(memory, sample_key, step, length)\n            learner",
+        '"alpha": priority_alpha, "beta": priority_beta,',
+        '"alpha": priority_alpha,',
+        f"{FLOATS}[dqn]",
+    ),
+    M("learning/experience.py", ', "beta_steps": priority_beta_steps}', "}", f"{OTHERS}[dqn]"),
+    M(
+        "learning/experience.py",
+        "replay.sample(memory, sample_key, seen, length)\n                learner",
+        "replay.sample(memory, sample_key, step, length)\n                learner",
         f"{DQN} {EXPERIENCE}",
     ),
-    M("learning/experience.py", "aggregate(sample, gamma), check", "aggregate(sample, 1.0), check", DQN),
+    M("learning/experience.py", "aggregate(sample, self.gamma)", "aggregate(sample, 1.0)", DQN),
     M(
         "learning/experience.py",
         "memory, seen_errors = replay.update(memory, *seen_errors), ()",
@@ -85,9 +90,9 @@ MUTANTS = [
     ),
     M("learning/experience.py", "* added // gradient_steps  #", "* added  #", f"{EXPERIENCE} {DQN}"),
     M(
-        "agents/value_based/dqn.py",
-        "act_normalized(agent) if normalize_obs",
-        "agent if normalize_obs",
+        "learning/experience.py",
+        "normalize.act_normalized(agent) if self.normalized",
+        "agent if self.normalized",
         f"{OTHERS}[dqn]",
     ),
     M("learning/value_regression.py", "jnp.mean(weights * out.loss)", "jnp.mean(out.loss)", "agents/test_r2d2.py"),
@@ -138,9 +143,9 @@ MUTANTS = [
         DQN,
     ),
     M(
-        "agents/value_based/dqn.py",
-        "epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)",
-        "epsilon_at = optax.linear_schedule(epsilon_final, epsilon_start, epsilon_decay_steps)",
+        "exploration.py",
+        "optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)",
+        "optax.linear_schedule(epsilon_final, epsilon_start, epsilon_decay_steps)",
         DQN,
     ),
     M(
@@ -193,8 +198,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/td3.py",
-        "lambda x: x[:1], critic_params)",
-        "lambda x: x[-1:], critic_params)",
+        "lambda x: x[:1], params.critics)",
+        "lambda x: x[-1:], params.critics)",
         "agents/test_td3.py",
     ),
     M(
@@ -251,8 +256,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac.py",
-        "entropy.value(params.temperature, batch.next_obs, step) * next_log_prob  # equation 3",
-        "-1.0 * entropy.value(params.temperature, batch.next_obs, step) * next_log_prob",
+        "next_q - next_alpha * next_log_prob  # equation 3",
+        "next_q + next_alpha * next_log_prob",
         "agents/test_sac.py",
     ),
     M(
@@ -269,8 +274,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac.py",
-        "POLICY_VALUES[policy_value](q_values(critics,",
-        "POLICY_VALUES['min'](q_values(critics,",
+        "POLICY_VALUES[policy_value](q_values(params.critics,",
+        "POLICY_VALUES['min'](q_values(params.critics,",
         f"{OTHERS}[sac]",
     ),
     M(
@@ -299,8 +304,8 @@ MUTANTS = [
     ),
     M(
         "agents/off_policy/sac_v1.py",
-        "optax.incremental_update(value_params, target, tau)",
-        "optax.incremental_update(value_params, target, 1.0)",
+        "moment.count, params.value, target, tau)",
+        "moment.count, params.value, target, 1.0)",
         "agents/test_sac_v1.py",
     ),
     M(
@@ -487,8 +492,8 @@ MUTANTS = [
     M("agents/policy_gradient/ppo.py", "kl > target * 1.5", "kl > target * 15", "agents/test_ppo.py"),
     M(
         "agents/policy_gradient/ppo.py",
-        "policy, _ = policy_and_value(network(state.spec), params, data)",
-        "policy, _ = policy_and_value(network(state.spec), state.params, data)",
+        "policy, _ = policy_and_value(networks.of(state.spec), params, data)",
+        "policy, _ = policy_and_value(networks.of(state.spec), state.params, data)",
         "agents/test_ppo.py",
     ),
     M(
@@ -809,8 +814,6 @@ MUTANTS = [
         "step // sort_every == 0",
         "replay/test_prioritized.py",
     ),
-    M("replay/select.py", "beta=beta, beta_steps=beta_steps\n", "beta_steps=beta_steps\n", f"{FLOATS}[dqn]"),
-    M("replay/select.py", "hindsight(strategy=relabel)", "hindsight()", f"{OTHERS}[dqn]"),
     M("replay/sum_tree.py", "here = (child > 0) & (end <= rest)", "here = end <= rest", "replay/test_sum_tree.py"),
     M(
         "replay/sum_tree.py",
@@ -1020,8 +1023,8 @@ MUTANTS = [
     M("loop.py", "(first_bad_step < 0) & bad", "bad", "test_loop.py"),
     M(
         "loop.py",
-        "return _one_number(episodes.return_sum) / jnp.maximum(episodes.count, 1)",
-        "return _one_number(episodes.return_sum)",
+        "return _one_number(episodes.returns.sum) / jnp.maximum(episodes.count, 1)",
+        "return _one_number(episodes.returns.sum)",
         "test_loop.py",
     ),
     M(
@@ -1142,13 +1145,13 @@ MUTANTS = [
     M("envs/adapters/gymnasium.py", "self.time < max_steps", "self.time <= max_steps", "envs/test_gymnasium.py"),
     M("envs/adapters/gymnax.py", "& ~terminated\n", "\n", "envs/test_envs_gymnax.py"),
     M(
-        "envs/adapters/brax.py",
-        "BraxState(pack(successor), time)",
-        "BraxState(pack(successor), state.time)",
+        "envs/adapters/physics.py",
+        "EngineState(pack(successor), time)",
+        "EngineState(pack(successor), state.time)",
         "envs/test_envs_brax.py",
     ),
     M(
-        "envs/adapters/brax.py",
+        "envs/adapters/physics.py",
         "truncated = (time >= episode_length) & ~terminated",
         "truncated = (time > episode_length) & ~terminated",
         "envs/test_envs_brax.py",
@@ -1171,7 +1174,9 @@ MUTANTS = [
         "(action + 1) * width",
         "envs/test_envs_wrappers.py",
     ),
-    M("envs/wrappers.py", "outcome._replace(reward=scale * outcome.reward)", "outcome", "envs/test_envs_wrappers.py"),
+    M("envs/wrappers.py", "lambda reward: scale * reward", "lambda reward: reward", "envs/test_envs_wrappers.py"),
+    M("envs/check.py", "_sum((new, outcome))", "_sum(new)", "envs/test_check.py"),
+    M("envs/check.py", "_all(_is_number, new) & ~ended", "_all(_is_number, new)", "envs/test_check.py"),
     M("envs/wrappers.py", "outcome._replace(obs=translate(outcome.obs))", "outcome", "envs/test_envs_wrappers.py"),
     M("envs/wrappers.py", "jax.random.randint(key, (), 0, size)", "jnp.int32(0)", "envs/test_envs_wrappers.py"),
     M("envs/wrappers.py", "[index if len(x) > 1 else 0]", "[index % 2]", "envs/test_envs_wrappers.py"),
@@ -1201,7 +1206,7 @@ MUTANTS = [
         "jnp.where(on_target, old.held + 1, old.held)",
         "envs/test_envs_control.py",
     ),
-    M("envs/own/point_reach.py", "<= RADIUS\n", "<= 2 * RADIUS\n", "envs/test_envs_goals.py"),
+    M("envs/own/point_reach.py", "<= RADIUS)", "<= 2 * RADIUS)", "envs/test_envs_goals.py"),
     M(
         "envs/own/bit_flip.py",
         "wanted = jnp.where(jnp.all(bits == wanted), other, wanted)\n",

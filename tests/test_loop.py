@@ -264,7 +264,9 @@ def test_an_interval_of_many_updates():
             turn = jnp.float32(i % 2)
             returned = jnp.float32(1) + 2 * turn
             seven = jnp.float32(7)
-            episode = loop.EpisodeSummary(jnp.int32(1), *[returned] * 3, jnp.int32(7), seven, seven)
+            episode = loop.EpisodeSummary(
+                jnp.int32(1), loop.Spread(*[returned] * 3), loop.Spread(jnp.int32(7), seven, seven)
+            )
             return loop.add(seen, episode, {"epsilon": jnp.float32(0.1), "turn": turn})
 
         start = loop.nothing_seen({"epsilon": jnp.float32(0), "turn": jnp.float32(0)})

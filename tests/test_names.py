@@ -14,8 +14,9 @@ from jaxrl.agents import AGENTS, table
 
 ROOT = pathlib.Path(jaxrl.__file__).parent
 FIXED = {  # by the design
-    *("make", "train", "sweep", "evaluate", "Results", "init_train", "train_step", "train_interval", "TrainState"),
-    *("Agent", "Box", "Discrete", "Env", "JaxrlError", "Outcome", "Spec", "Transition"),
+    *("make", "check_env", "train", "sweep", "evaluate", "Results"),
+    *("init_train", "train_step", "train_interval", "TrainState"),
+    *("Agent", "Box", "Discrete", "Env", "HostEnv", "JaxrlError", "Outcome", "Role", "Spec", "Transition", "box"),
     *("agents", "analysis", "envs", "exploration", "losses", "networks", "planning", "replay", "returns", "runs"),
     "transforms",
 }

@@ -1,7 +1,7 @@
 """Pictures and animations of an episode, of environments that can draw themselves (`Env.draw`).
 
 A frame is the state that an action is chosen in, so an episode of `T` steps has `T` of them, the first its start. The
-state that its last step leads to is not among them: an environment resets itself within that step.
+state that its last step leads to is not among them, as no action is chosen in it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, prng
-from jaxrl.evaluation import DEFAULT_MAX_STEPS
+from jaxrl.envs.check import require_env
+from jaxrl.evaluation import default_max_steps
 from jaxrl.files import write_atomically
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Agent, Array, Env, HostEnv, Key, PyTree
@@ -52,12 +53,13 @@ def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
 
     Returns:
       the states in which the agent acted, leaves `[max_steps, ...]`, and how many of them there are, int32 `()`; what
-      follows is zeros.
+      follows is zeros. Keys in them are the integers that they are made of.
 
     Raises:
-      JaxrlError: if `max_steps` is not a positive whole number.
+      JaxrlError: if `max_steps` is not a positive whole number, or an environment is none, or not as it must be.
     """
-    limit = max_steps if max_steps is not None else env.spec.max_steps or DEFAULT_MAX_STEPS
+    env = require_env("rollout", env)
+    limit = max_steps if max_steps is not None else default_max_steps(env.spec)
     checks.integer("rollout", max_steps=limit)
     reset_key, run_key = jax.random.split(prng.unrolled(key))
     env_state, obs = env.reset(reset_key)
@@ -68,14 +70,14 @@ def rollout(key: Key, agent: Agent, state: PyTree, env: Env, max_steps: int | No
 
     def one_step(carry):
         t, memory, env_state, obs, states, _ = carry
-        states = jax.tree.map(lambda all, now: all.at[t].set(now), states, env_state)
+        states = jax.tree.map(lambda all, now: all.at[t].set(now), states, prng.as_numbers(env_state))
         act_key, step_key = jax.random.split(jax.random.fold_in(run_key, t))
         batch = jax.tree.map(lambda x: x[None], obs)  # [...] -> [N=1, ...]
         action, memory, _ = agent.act(state, memory, batch, act_key, jnp.int32(0), explore=False)
         env_state, outcome = env.step(step_key, env_state, action[0])
         return t + 1, memory, env_state, outcome.obs, states, outcome.terminated | outcome.truncated
 
-    states = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), env_state)
+    states = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), prng.as_numbers(env_state))
     carry = (jnp.int32(0), agent.init_memory(1), env_state, obs, states, jnp.bool(False))
     length, *_, states, _ = jax.lax.while_loop(unfinished, one_step, carry)
     return states, length

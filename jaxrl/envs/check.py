@@ -6,6 +6,7 @@ it. `check_env` also plays one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, prng
 from jaxrl.checks import JaxrlError
+from jaxrl.envs import host
 from jaxrl.numerics import standard_numbers
 from jaxrl.types import Array, Box, Discrete, Env, HostEnv, Key, Outcome, PyTree, Space, Spec, box
 
@@ -83,8 +85,7 @@ def checked(env: Env) -> Env:
 
 
 def _array(x: Any) -> Array:
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return x if is_key else jnp.asarray(x, jnp.result_type(x))  # with the dtype, for it must not be a weak type
+    return x if prng.is_key(x) else jnp.asarray(x, jnp.result_type(x))  # with the dtype, for it must not be a weak type
 
 
 def _check_state(spec: Spec, before: PyTree, after: PyTree):
@@ -132,7 +133,7 @@ def _check_outcome(spec: Spec, outcome: Outcome):
 def _kind(x: Any) -> str:
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype} of shape {tuple(x.shape)}"
-    if isinstance(x, tuple):
+    if isinstance(x, (tuple, list)):
         names = [type(entry).__name__ for entry in x]
         return f"a {type(x).__name__} of {len(x)}" + f" ({', '.join(names)})" * (type(x) is tuple)
     return f"a dictionary of {', '.join(map(str, x))}" if isinstance(x, dict) else checks.shown(x)
@@ -211,13 +212,15 @@ def check_env(env: Env | HostEnv, num_steps: int = 1000, key: Key | None = None)
     checks.integer("check_env", num_steps=num_steps)
     env = require_env("check_env", env, on_host=True)
     key = jax.random.key(0) if key is None else key
+    checks.random_key("check_env", key)
     if isinstance(env, HostEnv):
-        return _play_on_host(env, -(-num_steps // 100))
+        return _play_on_host(env, -(-num_steps // 100), key)
     faults = _impure(env, key)
     played = jax.jit(lambda key: _play(env, key, num_steps))
-    first, again = (jax.tree.map(np.asarray, played(key)) for _ in range(2))
-    if not faults and not _equal(first, again):
-        faults = ["steps differ for the same key, state and action"]
+    (first, outputs), (_, again) = (jax.tree.map(np.asarray, played(key)) for _ in range(2))
+    if not faults and not _equal(outputs, again):
+        name = "step" if _equal(outputs[:, 0], again[:, 0]) else "reset"
+        faults = [f"{name} differs for the same key; what it draws must come from its key, by jax.random"]
     first = {text: int(np.argmax(seen)) for text, seen in first.items() if seen.any()}
     faults += [f"{text}, first {f'in step {at}' if at else 'after reset'}" for text, at in first.items()]
     if faults:
@@ -242,15 +245,10 @@ def _impure(env: Env, key: Key) -> list[str]:
 
 
 def _equal(a: PyTree, b: PyTree) -> bool:
-    a, b = ([np.asarray(_numbers(x)) for x in jax.tree.leaves(tree)] for tree in (a, b))
+    a, b = ([*map(np.asarray, jax.tree.leaves(prng.as_numbers(tree)))] for tree in (a, b))
     return len(a) == len(b) and all(
         np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(a, b, strict=True)
     )
-
-
-def _numbers(x: Any) -> Any:
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(x) if is_key else x
 
 
 def _actions(spec: Spec, key: Key) -> PyTree:
@@ -268,8 +266,11 @@ def _actions(spec: Spec, key: Key) -> PyTree:
     return chosen if spec.roles else chosen[""]
 
 
-def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
-    """Faults, and after how many steps each is seen in any of the environments: bool `[1 + num_steps]`."""
+def _play(env: Env, key: Key, num_steps: int) -> tuple[dict[str, Array], Array]:
+    """Faults, and after how many steps each is seen in any of the environments: bool `[1 + num_steps]`.
+
+    And for each environment the sum of all that `reset` and each step returned, float32 `[NUM_ENVS, 1 + num_steps]`.
+    """
     spec = env.spec
     limit = np.inf if spec.max_steps is None else spec.max_steps
 
@@ -279,14 +280,14 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
         outside = finite & ~jnp.stack(inside).all()
         return {"the observation is not finite": ~finite, "the observation is out of its space's bounds": outside}
 
-    def one(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
+    def one(carry: tuple, key: Key) -> tuple[tuple, tuple[dict[str, Array], Array]]:
         state, time = carry
         act_key, step_key, reset_key = jax.random.split(key, 3)
         new, outcome = env.step(step_key, state, _actions(spec, act_key))
         time, ended = time + 1, outcome.terminated | outcome.truncated
         seen = {
             "the reward is not finite": ~_all(jnp.isfinite, outcome.reward),
-            "the state is NaN somewhere": ~_all(_is_number, new),
+            "the state is NaN somewhere": ~_all(_is_number, new) & ~ended,
             "terminated and truncated are both true; a terminal state is not truncated": (
                 outcome.terminated & outcome.truncated
             ),
@@ -295,16 +296,19 @@ def _play(env: Env, key: Key, num_steps: int) -> dict[str, Array]:
             "spec.truncates_early allow": outcome.truncated & (time < spec.truncation_gap),
         }
         begun = env.reset(reset_key)[0], jnp.int32(0)
-        return jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, (new, time)), of_obs(outcome.obs) | seen
+        carry = jax.tree.map(lambda x, y: jnp.where(ended, x, y), begun, (new, time))
+        return carry, (of_obs(outcome.obs) | seen, _sum((new, outcome)))
 
-    def play(key: Key) -> dict[str, Array]:
+    def play(key: Key) -> tuple[dict[str, Array], Array]:
         keys = jax.random.split(key, 1 + num_steps)
         state, obs = env.reset(keys[0])
-        seen = jax.lax.scan(one, (state, jnp.int32(0)), keys[1:])[1]
+        seen, sums = jax.lax.scan(one, (state, jnp.int32(0)), keys[1:])[1]
         first = of_obs(obs) | {"the state is NaN somewhere": ~_all(_is_number, state)}
-        return {text: jnp.append(first.get(text, False), x) for text, x in seen.items()}
+        faults = {text: jnp.append(first.get(text, False), x) for text, x in seen.items()}
+        return faults, jnp.append(_sum((state, obs)), sums)
 
-    return jax.tree.map(lambda x: x.any(axis=0), jax.vmap(play)(jax.random.split(key, NUM_ENVS)))
+    faults, sums = jax.vmap(play)(jax.random.split(key, NUM_ENVS))
+    return {text: x.any(axis=0) for text, x in faults.items()}, sums
 
 
 def _inside(space: Space, x: Array) -> Array:
@@ -312,6 +316,12 @@ def _inside(space: Space, x: Array) -> Array:
     with np.errstate(over="ignore"):  # to infinity
         low, high = low - TOLERANCE * np.maximum(1, np.abs(low)), high + TOLERANCE * np.maximum(1, np.abs(high))
     return jnp.all((x >= low) & (x <= high))
+
+
+def _sum(tree: PyTree) -> Array:
+    """The sum of all finite numbers of a tree, keys as numbers; float32 `()`."""
+    leaves = [x.astype(jnp.float32) for x in jax.tree.leaves(prng.as_numbers(tree))]
+    return sum((jnp.sum(x, where=jnp.isfinite(x)) for x in leaves), jnp.float32(0))
 
 
 def _is_number(x: Array) -> Array:
@@ -324,15 +334,12 @@ def _all(test: Callable[[Array], Array], tree: PyTree) -> Array:
     return jnp.stack([jnp.bool(True), *(test(x).all() for x in floats)]).all()
 
 
-def _play_on_host(env: HostEnv, num_steps: int):
-    vector = None
+def _play_on_host(env: HostEnv, num_steps: int, key: Key):
+    first, *keys = jax.random.split(key, 1 + num_steps)
     try:
-        vector = env.make_vector(1)
-        vector.reset([0])
-        for key in jax.random.split(jax.random.key(0), num_steps):
-            vector.step(np.asarray(_actions(env.spec, key))[None])
+        with contextlib.closing(env.make_vector(1)) as vector:
+            vector.reset(np.asarray(host.draw_seeds(first, 1)).tolist())
+            for key in keys:
+                vector.step(np.asarray(_actions(env.spec, key))[None])
     except checks.StepError as error:
         raise JaxrlError(f"{env.spec.id}: {error.text}") from error
-    finally:
-        if vector is not None:
-            vector.close()

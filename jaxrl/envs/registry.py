@@ -169,29 +169,24 @@ def check_params(env_id: str, params: Iterable[str], accepted: Iterable[str]):
 
 def _construct(env_id: str, params: dict[str, Any]) -> Env:
     group, _, name = env_id.partition("/")
-    if env_id in OWN:
-        check_params(env_id, params, inspect.signature(OWN[env_id]).parameters)
-        checks.arguments(env_id, OWN[env_id], params)
-        return OWN[env_id](**params)
     if name and group in NOT_SUPPORTED:
         raise checks.JaxrlError(
             f"{env_id}: environments of {group} are not supported yet (jaxrl list shows those that are)"
         )
-    failing = brax_adapter.FAILING | playground_adapter.FAILING
+    failing = brax_adapter.FAILING | playground_adapter.FAILING | gymnax_adapter.FAILING
     if env_id in failing:
         raise checks.JaxrlError(failing[env_id])
-    if env_id in brax_adapter.list_ids():
-        check_params(env_id, params, brax_adapter.parameters(name))
-        checks.arguments(env_id, brax_adapter.brax_env, params)
-        return brax_adapter.brax_env(name, **params)
-    if env_id in playground_adapter.IDS:
-        check_params(env_id, params, playground_adapter.PARAMETERS)
-        checks.arguments(env_id, playground_adapter.playground_env, params)
-        return playground_adapter.playground_env(name, **params)
-    if env_id in gymnax_adapter.FAILING:
-        raise checks.JaxrlError(gymnax_adapter.FAILING[env_id])
-    if not name and env_id in gymnax_adapter.list_ids():
-        check_params(env_id, params, gymnax_adapter.parameters(env_id))
-        return gymnax_adapter.gymnax_env(env_id, **params)
-    known = {*playground_adapter.IDS, *(known_id for ids in list_ids().values() for known_id in ids)}
-    raise checks.unknown_name("environment", env_id, known, see="jaxrl list")
+    if env_id in OWN:
+        constructor, named, accepted = OWN[env_id], (), inspect.signature(OWN[env_id]).parameters
+    elif env_id in brax_adapter.list_ids():
+        constructor, named, accepted = brax_adapter.brax_env, (name,), brax_adapter.parameters(name)
+    elif env_id in playground_adapter.IDS:
+        constructor, named, accepted = playground_adapter.playground_env, (name,), playground_adapter.PARAMETERS
+    elif not name and env_id in gymnax_adapter.list_ids():
+        constructor, named, accepted = gymnax_adapter.gymnax_env, (env_id,), gymnax_adapter.parameters(env_id)
+    else:
+        known = {*playground_adapter.IDS, *(known_id for ids in list_ids().values() for known_id in ids)}
+        raise checks.unknown_name("environment", env_id, known, see="jaxrl list")
+    check_params(env_id, params, accepted)
+    checks.arguments(env_id, constructor, params)
+    return constructor(*named, **params)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, prng
+from jaxrl.envs.check import as_space
 from jaxrl.types import Array, Box, Discrete, Env, Key, Outcome, PyTree, Space, box
 
 MAX_ACTIONS = 4096
@@ -127,7 +128,7 @@ def scale_rewards(env: Env, scale: float) -> Env:
 
     def step(key: Key, state: PyTree, action: Array) -> tuple[PyTree, Outcome]:
         state, outcome = env.step(key, state, action)
-        return state, outcome._replace(reward=scale * outcome.reward)
+        return state, outcome._replace(reward=jax.tree.map(lambda reward: scale * reward, outcome.reward))
 
     return Env(env.reset, step, env.spec._replace(goal=None), draw=env.draw)
 
@@ -174,7 +175,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
       JaxrlError: for another observation space or number.
     """
     checks.integer("frame_stack", frame_stack=num_frames)
-    space = env.spec.obs_space
+    space = _observed(env)
     if not isinstance(space, Box) or len(space.shape) not in (1, 3):
         raise checks.JaxrlError(
             f"frame_stack: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 or 3 "
@@ -205,7 +206,7 @@ def flatten_observations(env: Env) -> Env:
     Args:
       env: any environment. One that observes vectors stays as it is.
     """
-    space = env.spec.obs_space
+    space = _observed(env)
     if isinstance(space, Box) and len(space.shape) == 1:
         return env
     if isinstance(space, Discrete):
@@ -230,7 +231,7 @@ def observe(env: Env, indices: Sequence[int]) -> Env:
       JaxrlError: for another observation space, and for indices that are none, not whole numbers, twice there or out of
         range.
     """
-    space = env.spec.obs_space
+    space = _observed(env)
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise checks.JaxrlError(
             f"observe: {env.spec.id} observes {_describe(space)}; it must be a Box of rank 1 "
@@ -270,7 +271,7 @@ def reset_pool(env: Env, size: int) -> Env:
     @functools.cache
     def pool() -> PyTree:
         # A compiled function without arguments runs at once, even where this is called under a trace.
-        draw = jax.jit(lambda: _numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
+        draw = jax.jit(lambda: prng.as_numbers(jax.vmap(env.reset)(jax.random.split(jax.random.key(0), size))))
         compiled = draw.lower().compile()
         try:
             # NumPy arrays belong to no device. What all the states share (inertia, zeros) is kept, and read, only once.
@@ -285,21 +286,9 @@ def reset_pool(env: Env, size: int) -> Env:
     def reset(key: Key) -> tuple[PyTree, PyTree]:
         index, like = jax.random.randint(key, (), 0, size), jax.eval_shape(env.reset, key)
         picked = jax.tree.map(lambda x: jnp.asarray(x)[index if len(x) > 1 else 0], pool())
-        return jax.tree.map(lambda x, y: _as_key(x, y) if _is_key(y) else x, picked, like)
+        return jax.tree.map(prng.from_numbers, picked, like)
 
     return env._replace(reset=reset)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _as_key(x: Array, like: Any) -> Key:
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-
-
-def _numbers(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
 def _with_actions(env: Env, space: Space, translate: Callable[[Array], Array]) -> Env:
@@ -335,11 +324,15 @@ def _inner_draw(env: Env) -> Callable[[PyTree, Any], None] | None:
 
 
 def _bounded(owner: str, env: Env) -> Box:
-    space = env.spec.action_space
+    space = as_space(env.spec.id, "actions", env.spec.action_space)
     if not isinstance(space, Box) or not space.bounded:
         text = f"{owner}: {env.spec.id} takes {_describe(space)} actions; they must be a bounded Box"
         raise checks.JaxrlError(f"{text}, with bounds of at most {space.limit}" if isinstance(space, Box) else text)
     return space
+
+
+def _observed(env: Env) -> Space:
+    return as_space(env.spec.id, "observations", env.spec.obs_space)
 
 
 def _describe(space: Space) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxrl.learning.action_scale import to_action_space
 from jaxrl.learning.advantages import explained_variance
 from jaxrl.learning.pop_art import PopArt, denormalize, pop_art_update, preserve_outputs
-from jaxrl.networks.actor_critic import ActorCritic, memory_size
+from jaxrl.networks.actor_critic import ActorCritic, make_actor_critic, memory_size
 from jaxrl.returns import gae
 from jaxrl.types import Array, Key, PyTree, Spec, Transition
-
-Network = Callable[[Spec], ActorCritic]
 
 
 class Batch(NamedTuple):
@@ -41,24 +38,42 @@ class Batch(NamedTuple):
     fresh: PyTree
 
 
-def init_memory(num_envs: int, shared_torso: bool, cell: str, cell_size: int) -> Array | tuple:
-    """`Agent.init_memory`: zeros `[N, C]`, or `()` where nothing is remembered; the other arguments are the agent's."""
-    return () if cell == "none" else jnp.zeros((num_envs, memory_size(shared_torso, cell, cell_size)))
+class Networks(NamedTuple):
+    """The networks that an agent's arguments ask for, as of `make_actor_critic`; its state has `spec` and `params`."""
 
+    owner: str
+    torso: str
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    shared_torso: bool
+    cell: str
+    cell_size: int
 
-def init_params(network: ActorCritic, key: Key, spec: Spec, memory: PyTree) -> PyTree:
-    """Parameters for an environment; the memory as of one environment, `[1, C]`, or `()`."""
-    obs = jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
-    return network.init(key, obs if isinstance(memory, tuple) else obs[None], memory)
+    def of(self, spec: Spec) -> ActorCritic:
+        """The network that fits an environment."""
+        return make_actor_critic(
+            self.owner, spec, self.torso, self.hidden_sizes, self.activation, shared_torso=self.shared_torso,
+            cell=self.cell, cell_size=self.cell_size,
+        )  # fmt: skip
 
+    def init_memory(self, num_envs: int) -> Array | tuple:
+        """`Agent.init_memory`: zeros `[N, C]`, or `()` where nothing is remembered."""
+        if self.cell == "none":
+            return ()
+        return jnp.zeros((num_envs, memory_size(self.shared_torso, self.cell, self.cell_size)))
 
-def act(network: ActorCritic, params: PyTree, spec: Spec, memory: PyTree, obs: Array, key: Key, explore: bool):
-    """`Agent.act`: draws from the policy, or takes its mode; what it reports is what `make_batch` asks for."""
-    after, policy = network.apply(params, obs, memory, method="act")
-    action, log_prob = policy.sample_and_log_prob(seed=key) if explore else (policy.mode(), jnp.zeros(len(obs)))
-    kept = {} if isinstance(memory, tuple) else {"memory": memory}
-    extras = {"policy_action": action, "log_prob": log_prob, **kept}
-    return to_action_space(action, spec.action_space), after, extras
+    def init(self, key: Key, spec: Spec) -> PyTree:
+        """Parameters for an environment."""
+        memory, obs = self.init_memory(1), jnp.zeros((1, *spec.obs_space.shape), spec.obs_space.dtype)
+        return self.of(spec).init(key, obs if isinstance(memory, tuple) else obs[None], memory)
+
+    def act(self, state: Any, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
+        """`Agent.act`: draws from the policy, or takes its mode; what it reports is what `make_batch` asks for."""
+        after, policy = self.of(state.spec).apply(state.params, obs, memory, method="act")
+        action, log_prob = policy.sample_and_log_prob(seed=key) if explore else (policy.mode(), jnp.zeros(len(obs)))
+        kept = {} if isinstance(memory, tuple) else {"memory": memory}
+        extras = {"policy_action": action, "log_prob": log_prob, **kept}
+        return to_action_space(action, state.spec.action_space), after, extras
 
 
 def policy_and_value(network: ActorCritic, params: PyTree, batch: Batch):

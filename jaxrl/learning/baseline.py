@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -160,10 +161,7 @@ def linear_baseline(owner: str) -> Baseline:
                 f"{owner}: baseline='linear' is not accepted on {spec.id}, whose observations are {spec.obs_space}; "
                 "it needs arrays of numbers"
             )
-        size = 1
-        for n in spec.obs_space.shape:
-            size *= n
-        return LinearState(jnp.zeros(2 * size + 4))
+        return LinearState(jnp.zeros(2 * math.prod(spec.obs_space.shape) + 4))
 
     def values(state: LinearState, trajectory: Transition, spec: Spec) -> tuple[Array, Array]:
         now, following = (jnp.dot(x, state.weights, precision="highest") for x in both(trajectory, spec))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.replay import NO_SLOT, Replay, Sample
+from jaxrl.replay import NO_SLOT, Replay, Sample, prioritized, ranked, ring, uniform
+from jaxrl.replay import hindsight as relabelled
+from jaxrl.replay.hindsight import STRATEGIES
 from jaxrl.replay.n_step import NStep, aggregate
-from jaxrl.replay.select import select
 from jaxrl.transforms import normalize
-from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+
+REPLAYS: dict[str, Callable[..., Replay]] = {"uniform": uniform, "prioritized": prioritized, "ranked": ranked}
 
 
 class ReplayState(NamedTuple):
@@ -64,21 +67,17 @@ class Moment(NamedTuple):
     end: Array
 
 
-# gradient_step(spec, learner, batch, weights, key, count, step) -> (learner, errors, metrics), `step` a moment's begin
-GradientStep = Callable[..., tuple[Learner, Array, Metrics]]
+# gradient_step(spec, learner, batch, weights, key, moment) -> (learner, errors, metrics)
+GradientStep = Callable[[Spec, Learner, Any, Array, Key, Moment], tuple[Learner, Array, Metrics]]
 
 
 class Experience(NamedTuple):
     """What an agent remembers, and when it learns from it.
 
     Attributes:
-      init: `init(learner, spec, extras) -> state`, `extras` being what of `act` is kept, by example.
-      make_update: `make_update(gradient_step, metrics, **options) -> update`, an agent's, for a `GradientStep`; the
-        rest as in `make_learning`.
-      in_one: `in_one(sample) -> batch`, the sample's n steps as one.
-      check_capacity: `check_capacity(least, what)` raises a `JaxrlError` where the replay is known to hold fewer than
-        `least` steps, which are `what`.
+      owner: the agent's name.
       replay: where transitions are kept.
+      normalized: whether its samples show observations that are scaled.
       gamma: discount.
       n_step: environment steps whose rewards a target holds before it bootstraps.
       warmup_steps: environment steps before the first gradient step.
@@ -87,17 +86,125 @@ class Experience(NamedTuple):
       rollout_length: steps taken in each between updates.
     """
 
-    init: Callable[..., ReplayState]
-    make_update: Callable[..., Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]]
-    in_one: Callable[[Sample], NStep]
-    check_capacity: Callable[[int, str], None]
+    owner: str
     replay: Replay
+    normalized: bool
     gamma: Array | float
     n_step: int
     warmup_steps: int
     gradient_steps: int
     num_envs: int
     rollout_length: int
+
+    def init(self, learner: Learner, spec: Spec, extras: dict[str, Array] | None = None) -> ReplayState:
+        """The state before the first step, `extras` being what of `act` is kept, by example."""
+        example = example_trajectory(spec, (self.rollout_length, self.num_envs), extras)
+        return ReplayState(spec, *learner, self.replay.init(example, spec))
+
+    def in_one(self, sample: Sample) -> NStep:
+        """The sample's n steps as one."""
+        return aggregate(sample, self.gamma)
+
+    def make_update(
+        self,
+        gradient_step: GradientStep,
+        metrics: tuple[str, ...],
+        *,
+        prepare: Callable[[Sample], Any] | None = None,
+        length: int | None = None,
+        extras: tuple[str, ...] = (),
+    ) -> Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]:
+        """An agent's `update`: it stores the trajectory, and after the warm-up it learns from samples.
+
+        Args:
+          gradient_step: `gradient_step(spec, learner, batch, weights, key, moment) -> (learner, errors, metrics)`: the
+            learner is what gradient steps change, `weights` the importance weights `[B]`, `errors` `[B]` what the
+            replay takes priorities from, which the next gradient step's sample already follows, and `moment` a
+            `Moment`.
+          metrics: the names that a gradient step reports; they are 0 during the warm-up.
+          prepare: from a sample to the batch that a gradient step gets; by default `in_one`.
+          length: steps of experience in each element of a sample; by default n.
+          extras: names of what `act` reports and the replay keeps.
+        """
+        replay, gradient_steps = self.replay, self.gradient_steps
+        prepare = prepare or self.in_one
+        length = length or self.n_step
+        several = gradient_steps > 1
+        added = self.num_envs * self.rollout_length
+        passed = np.arange(gradient_steps + 1) * added // gradient_steps  # environment steps, with each gradient step
+
+        def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
+            memory = state.replay
+            learner = Learner(state.params, state.target_params, state.opt_state)
+            kept = {name: trajectory.extras[name] for name in extras}
+            memory = replay.add(memory, trajectory._replace(extras=kept), step)
+            seen = step + added
+            counts = step // added * gradient_steps + jnp.arange(gradient_steps, dtype=jnp.int32)
+            moments = Moment(counts, *(step + jnp.asarray(x, jnp.int32) for x in (passed[:-1], passed[1:])))
+
+            def one(carry: tuple[PyTree, PyTree], inputs: tuple[Key, Moment]):
+                (learner, memory), (key, moment) = carry, inputs
+                sample_key, key = jax.random.split(key)
+                sample = replay.sample(memory, sample_key, seen, length)
+                learner, errors, values = gradient_step(
+                    state.spec, learner, prepare(sample), sample.weights, key, moment
+                )
+                seen_errors = sample.indices, errors
+                if several:
+                    memory, seen_errors = replay.update(memory, *seen_errors), ()
+                return (learner, memory), (values, seen_errors)
+
+            def wait(carry: tuple[PyTree, PyTree], inputs: PyTree):
+                nothing = {name: jnp.zeros(gradient_steps) for name in metrics}
+                if several:
+                    return carry, (nothing, ())
+                shape = 1, *jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices.shape
+                return carry, (nothing, (jnp.full(shape, NO_SLOT, jnp.int32), jnp.zeros(shape)))
+
+            # The replay goes through the branch and the loop, which would copy it, but for this: JAX takes out what
+            # both hand on as it is, such as all transitions. Only priorities are left, and with one gradient step not
+            # even they.
+            (learner, memory), (values, seen_errors) = jax.lax.cond(
+                seen >= self.warmup_steps,
+                lambda carry, inputs: jax.lax.scan(one, carry, inputs),
+                wait,
+                (learner, memory),
+                (jax.random.split(key, gradient_steps), moments),
+            )
+            if not several:
+                memory = replay.update(memory, *(x[0] for x in seen_errors))
+            state = state._replace(**learner._asdict(), replay=memory)
+            return state, jax.tree.map(jnp.mean, values)
+
+        return update
+
+    def agent(
+        self,
+        init: Callable[..., PyTree],
+        act: Callable[..., tuple[Array, PyTree, dict[str, PyTree]]],
+        learn: Callable[..., tuple[PyTree, Metrics]],
+        reports: Mapping[str, Callable[[Any], Any]] | None = None,
+        **others: Any,
+    ) -> Agent:
+        """The agent that learns from this.
+
+        Args:
+          init: as of `Agent`.
+          act: as of `Agent`, of observations that are scaled as those of samples are.
+          learn: its update.
+          reports: by name what else it reports of each update, as functions of the environment step.
+          **others: as of `Agent`, such as `init_memory`.
+        """
+
+        def update(state: PyTree, trajectory: Transition, key: Key, step: Array) -> tuple[PyTree, Metrics]:
+            state, metrics = learn(state, trajectory, key, step)
+            return state, metrics | {name: jnp.float32(at(step)) for name, at in (reports or {}).items()}
+
+        agent = Agent(
+            init, act, update, self.num_envs, self.rollout_length, name=self.owner, tolerates_stale_actions=True,
+            interrupt=interrupt_of(self.replay), **others,
+        )  # fmt: skip
+        return normalize.act_normalized(agent) if self.normalized else agent
 
 
 def make_experience(
@@ -154,85 +261,46 @@ def make_experience(
             f"{owner}: replay_ratio={replay_ratio} is not accepted; times num_envs * rollout_length = {added} it must "
             "be a whole number of gradient steps, at least 1"
         )
-    held, drawn, names = replay_size, batch_size, SIZES
+    sizes = {"batch_size": batch_size, "replay_size": replay_size}
     if isinstance(replay, Replay):
-        held, drawn = replay.capacity, replay.batch_size
-        names = {"replay_size": "replay.capacity", "batch_size": "replay.batch_size"}
-    check_schedule(
-        owner, batch_size=drawn, replay_size=held, warmup_steps=warmup_steps, added=added, names=names
-    )  # fmt: skip
-    memory = select(
-        owner, replay, capacity=replay_size, batch_size=batch_size, alpha=priority_alpha, beta=priority_beta,
-        beta_steps=priority_beta_steps, relabel=hindsight,
-    )  # fmt: skip
+        sizes = {"replay.batch_size": replay.batch_size, "replay.capacity": replay.capacity}
+    check_schedule(owner, sizes, warmup_steps, added)
+    checks.one_of(owner, ("none", *STRATEGIES), hindsight=hindsight)
+    if isinstance(replay, str):
+        checks.one_of(owner, REPLAYS, replay=replay)
+        priorities = {"alpha": priority_alpha, "beta": priority_beta, "beta_steps": priority_beta_steps}
+        read = ring.window if hindsight == "none" else relabelled(strategy=hindsight)
+        replay = REPLAYS[replay](
+            capacity=replay_size, batch_size=batch_size, read=read, **({} if replay == "uniform" else priorities)
+        )
     checks.one_of(owner, (False, True), normalize_observations=normalize_observations)
-    memory = normalize.normalize_replay(memory) if normalize_observations else memory
-
-    def init(learner: Learner, spec: Spec, extras: dict[str, Array] | None = None) -> ReplayState:
-        example = example_trajectory(spec, (rollout_length, num_envs), extras)
-        return ReplayState(spec, *learner, memory.init(example, spec))
-
-    def make_update(gradient_step: GradientStep, metrics: tuple[str, ...], **options: Any):
-        learn = make_learning(experience, metrics, **options)
-
-        def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-            def one(learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
-                return gradient_step(state.spec, learner, batch, weights, key, moment.count, moment.begin)
-
-            learner = Learner(state.params, state.target_params, state.opt_state)
-            learner, stored, values = learn(one, learner, state.replay, trajectory, key, step)
-            return ReplayState(state.spec, *learner, stored), values
-
-        return update
-
-    def check_capacity(least: int, what: str):
-        if held is not None and held < least:
-            raise checks.JaxrlError(
-                f"{owner}: {names['replay_size']}={held} is not accepted; it must be at least {what}, which is {least}"
-            )
-
-    experience = Experience(
-        init, make_update, lambda sample: aggregate(sample, gamma), check_capacity, memory, gamma, n_step, warmup_steps,
-        gradient_steps, num_envs, rollout_length,
-    )  # fmt: skip
-    return experience
+    replay = normalize.normalize_replay(replay) if normalize_observations else replay
+    return Experience(
+        owner, replay, normalize_observations, gamma, n_step, warmup_steps, gradient_steps, num_envs, rollout_length
+    )
 
 
-SIZES = {"replay_size": "replay_size", "batch_size": "batch_size"}  # as the agents' arguments call them
-
-
-def check_schedule(
-    owner: str,
-    *,
-    batch_size: int | None,
-    replay_size: int | None,
-    warmup_steps: int,
-    added: int,
-    names: dict[str, str] = SIZES,
-):
+def check_schedule(owner: str, sizes: Mapping[str, int | None], warmup_steps: int, added: int):
     """Checks the sizes and periods that agents with a replay share.
 
     Args:
       owner: the agent.
-      batch_size: transitions in a batch; None where it is not known, and not checked.
-      replay_size: transitions in the replay; the same.
+      sizes: transitions in a batch, and in the replay, by what a user calls them; None where it is not known, and not
+        checked.
       warmup_steps: environment steps before the first gradient step.
       added: num_envs * rollout_length.
-      names: what a user calls the two sizes.
 
     Raises:
       JaxrlError: naming the argument, its value and what is accepted.
     """
-    sizes = {names["batch_size"]: batch_size, names["replay_size"]: replay_size, "warmup_steps": warmup_steps}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
-    checks.integer(owner, **sizes)
+    (batch, batch_size), (replay, replay_size) = sizes.items()
+    known = {name: n for name, n in {**sizes, "warmup_steps": warmup_steps}.items() if n is not None}
+    checks.integer(owner, **known)
     if replay_size is not None:
-        check_replay_size(owner, replay_size, added, names["replay_size"])
-    for name, size in sizes.items():
-        if batch_size is not None and batch_size > size:
-            raise checks.JaxrlError(
-                f"{owner}: {names['batch_size']}={batch_size} is not accepted; it must be at most {name}={size}"
-            )
+        check_replay_size(owner, replay_size, added, replay)
+    for name, n in known.items():
+        if batch_size is not None and batch_size > n:
+            raise checks.JaxrlError(f"{owner}: {batch}={batch_size} is not accepted; it must be at most {name}={n}")
 
 
 def check_replay_size(owner: str, replay_size: int, added: int, name: str = "replay_size"):
@@ -263,80 +331,3 @@ def example_trajectory(spec: Spec, shape: tuple[int, int], extras: dict[str, Arr
     flag, obs = example(jnp.bool(False)), example(spec.obs_space)
     kept = jax.tree.map(example, extras or {})
     return Transition(obs, example(spec.action_space), jnp.zeros(shape), flag, flag, obs, kept)
-
-
-def make_learning(
-    experience: Experience,
-    metrics: tuple[str, ...],
-    *,
-    prepare: Callable[[Sample], Any] | None = None,
-    length: int | None = None,
-    extras: tuple[str, ...] = (),
-) -> Callable[..., tuple[Learner, PyTree, Metrics]]:
-    """What every agent with a replay does in an update: store the trajectory, and after the warm-up learn from samples.
-
-    Args:
-      experience: what is learnt from, and when.
-      metrics: the names that a gradient step reports; they are 0 during the warm-up.
-      prepare: from a sample to the batch that a gradient step gets; by default its n steps in one, an `NStep`.
-      length: steps of experience in each element of a sample; by default n.
-      extras: names of what `act` reports and the replay keeps.
-
-    Returns:
-      `learn(gradient_step, learner, memory, trajectory, key, step) -> (learner, memory, metrics)`, where
-      `gradient_step(learner, batch, weights, key, moment) -> (learner, errors, metrics)`: the learner is what gradient
-      steps change, `weights` the importance weights `[B]`, `errors` `[B]` what the replay takes priorities from, which
-      the next gradient step's sample already follows, and `moment` a `Moment`.
-    """
-    replay, gradient_steps = experience.replay, experience.gradient_steps
-    prepare = prepare or experience.in_one
-    length = length or experience.n_step
-    several = gradient_steps > 1
-    added = experience.num_envs * experience.rollout_length
-    passed = np.arange(gradient_steps + 1) * added // gradient_steps  # environment steps, with each gradient step
-
-    def learn(
-        gradient_step: Callable[..., tuple[PyTree, Array, Metrics]],
-        learner: PyTree,
-        memory: PyTree,
-        trajectory: Transition,
-        key: Key,
-        step: Array,
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        kept = {name: trajectory.extras[name] for name in extras}
-        memory = replay.add(memory, trajectory._replace(extras=kept), step)
-        seen = step + added
-        counts = step // added * gradient_steps + jnp.arange(gradient_steps, dtype=jnp.int32)
-        moments = Moment(counts, *(step + jnp.asarray(x, jnp.int32) for x in (passed[:-1], passed[1:])))
-
-        def one(carry: tuple[PyTree, PyTree], inputs: tuple[Key, Moment]):
-            (learner, memory), (key, moment) = carry, inputs
-            sample_key, key = jax.random.split(key)
-            sample = replay.sample(memory, sample_key, seen, length)
-            learner, errors, values = gradient_step(learner, prepare(sample), sample.weights, key, moment)
-            seen_errors = sample.indices, errors
-            if several:
-                memory, seen_errors = replay.update(memory, *seen_errors), ()
-            return (learner, memory), (values, seen_errors)
-
-        def wait(carry: tuple[PyTree, PyTree], inputs: PyTree):
-            nothing = {name: jnp.zeros(gradient_steps) for name in metrics}
-            if several:
-                return carry, (nothing, ())
-            indices = jax.eval_shape(lambda: replay.sample(memory, key, seen, length)).indices
-            return carry, (nothing, (jnp.full((1, *indices.shape), NO_SLOT, jnp.int32), jnp.zeros((1, *indices.shape))))
-
-        # The replay goes through the branch and the loop, which would copy it, but for this: JAX takes out what both
-        # hand on as it is, such as all transitions. Only priorities are left, and with one gradient step not even they.
-        (learner, memory), (values, seen_errors) = jax.lax.cond(
-            seen >= experience.warmup_steps,
-            lambda carry, inputs: jax.lax.scan(one, carry, inputs),
-            wait,
-            (learner, memory),
-            (jax.random.split(key, gradient_steps), moments),
-        )
-        if not several:
-            memory = replay.update(memory, *(x[0] for x in seen_errors))
-        return learner, memory, jax.tree.map(jnp.mean, values)
-
-    return learn

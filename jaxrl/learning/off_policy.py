@@ -95,17 +95,35 @@ def draw_action(
 
 
 def descend(
-    optimizer: optax.GradientTransformation, loss: Callable[[PyTree], tuple[Array, Any]], params: PyTree, state: PyTree
-) -> tuple[PyTree, PyTree, Array, Any]:
-    """One gradient step: parameters and optimiser state after it, the loss, and what else the loss returned."""
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, state = optimizer.update(grads, state, params)
-    return optax.apply_updates(params, updates), state, value, aux
+    name: str, loss: Callable[[PyTree], tuple[Array, Any]], optimizers: Any, params: Any, opt_state: Any
+) -> tuple[Any, Any, Array, Any]:
+    """One gradient step of one of several networks; the others stay as they are.
+
+    Args:
+      name: which; a field of the three records.
+      loss: of its parameters, with what else is to be returned.
+      optimizers: of the networks.
+      params: of the networks.
+      opt_state: of the optimisers.
+
+    Returns:
+      `params` and `opt_state` after it, the loss, and what else it returned.
+    """
+    before = getattr(params, name)
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(before)
+    updates, state = getattr(optimizers, name).update(grads, getattr(opt_state, name), before)
+    after = optax.apply_updates(before, updates)
+    return params._replace(**{name: after}), opt_state._replace(**{name: state}), value, aux
 
 
 def every(period: int, count: Array, function: Callable[[], PyTree], otherwise: PyTree) -> PyTree:
     """What a function returns at every `period`-th gradient step, and something else between; a branch under `vmap`."""
     return function() if period == 1 else jax.lax.cond((count + 1) % period == 0, function, lambda: otherwise)
+
+
+def follow(period: int, count: Array, params: PyTree, target: PyTree, tau: Array | float) -> PyTree:
+    """The target parameters, at every `period`-th gradient step moved by `tau` of the way to the online ones."""
+    return every(period, count, lambda: optax.incremental_update(params, target, tau), target)
 
 
 def squared_errors(q: Array, target: Array, weights: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What the tabular agents share: tables and who may have one, the annealed epsilon, and the window of n-step methods.
+"""What the tabular agents share: tables and who may have one, and the window of n-step methods.
 
 They learn from one environment, a step at a time, as the textbook writes them; many seeds at once are `vmap`'s task.
 """
@@ -15,32 +15,18 @@ import optax
 from jaxrl import checks
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.returns import discounted_returns
-from jaxrl.types import Array, Discrete, Key, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec, Transition
 
 
-def check_control(
-    owner: str,
-    *,
-    learning_rate: float,
-    gamma: float,
-    epsilon_start: float,
-    epsilon_final: float,
-    epsilon_decay_steps: int,
-    initial_value: float,
-) -> optax.Schedule:
-    """Checks the hyper-parameters that every control agent has.
-
-    Returns:
-      epsilon as a function of the environment step: linear from start to final, and constant after that.
+def check_learning(owner: str, learning_rate: Array | float, gamma: Array | float, initial_value: Array | float):
+    """Checks the hyper-parameters that every agent with a table of action values has.
 
     Raises:
       JaxrlError: where one is out of its range.
     """
     checks.number(owner, 0, 1, open_low=True, learning_rate=learning_rate)
-    checks.number(owner, 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.integer(owner, epsilon_decay_steps=epsilon_decay_steps)
+    checks.number(owner, 0, 1, gamma=gamma)
     checks.number(owner, initial_value=initial_value)
-    return optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
 
 
 def action_values(owner: str, spec: Spec, initial_value: float) -> Array:
@@ -97,11 +83,24 @@ def act_epsilon_greedily(epsilon_at: optax.Schedule) -> Callable[..., Any]:
     return act
 
 
-def act_on_policy(epsilon_at: optax.Schedule) -> Callable[..., Any]:
-    """The `act` of an agent that learns from the next action, and so has drawn it when it learns.
+Update = Callable[[Any, Transition, Key, Array], tuple[Any, Metrics]]
+
+
+def off_policy_control(
+    name: str, init: Callable[[Key, Spec], PyTree], epsilon_at: optax.Schedule, update: Update
+) -> Agent:
+    """The agent that learns at each step of one environment, whatever policy acted; its state has the table `q`."""
+    act = act_epsilon_greedily(epsilon_at)
+    return Agent(init, act, update, num_envs=1, rollout_length=1, name=name, tolerates_stale_actions=True)
+
+
+def on_policy_control(
+    name: str, init: Callable[[Key, Spec], PyTree], epsilon_at: optax.Schedule, update: Update, **others: Any
+) -> Agent:
+    """The agent that learns from the next action at each step of one environment, and so has drawn it when it learns.
 
     Its state has the table `q` and `next_action`, which is the one for the state that was observed last; the memory
-    says whether there was one in this episode.
+    says whether there was one in this episode. More arguments are those of `Agent`.
     """
 
     def act(state: PyTree, memory: Array, obs: Array, key: Key, step: Array, explore: bool = True):
@@ -109,20 +108,20 @@ def act_on_policy(epsilon_at: optax.Schedule) -> Callable[..., Any]:
         action = jnp.where(memory, state.next_action, chosen) if explore else chosen
         return action, jnp.ones_like(memory), {}
 
-    return act
+    def nothing_chosen(num_envs: int) -> Array:
+        return jnp.zeros(num_envs, bool)
 
-
-def nothing_chosen(num_envs: int) -> Array:
-    """The memory that `act_on_policy` begins an episode with."""
-    return jnp.zeros(num_envs, bool)
+    return Agent(init, act, update, 1, 1, nothing_chosen, name=name, **others)
 
 
 Policy = Callable[[Key, Array], Array]
 Features = Callable[[Array], Array]
 
 
-def act_by(policy: Policy | None) -> Callable[..., Any]:
-    """The `act` of an agent that only predicts: by `policy(key, obs) -> action`, or, where it is None, at random.
+def prediction(
+    name: str, init: Callable[[Key, Spec], PyTree], policy: Policy | None, update: Update, interrupt: Callable
+) -> Agent:
+    """The agent that only predicts: it acts by `policy(key, obs) -> action`, or, where it is None, at random.
 
     Its state has a `spec`.
     """
@@ -131,7 +130,7 @@ def act_by(policy: Policy | None) -> Callable[..., Any]:
         choose = policy or (lambda key, obs: state.spec.action_space.sample(key))
         return jax.vmap(choose)(jax.random.split(key, len(obs)), obs), memory, {}
 
-    return act
+    return Agent(init, act, update, 1, 1, name=name, tolerates_stale_actions=True, interrupt=interrupt)
 
 
 def features_of(spec: Spec, features: Features | None) -> Features:

@@ -10,11 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import checks
-from jaxrl.learning.experience import Experience, Learner, Moment, ReplayState, make_learning
+from jaxrl.learning.experience import Experience, Learner, Moment, ReplayState
 from jaxrl.learning.optimizer import annealed
-from jaxrl.learning.value_heads import LOSSES
-from jaxrl.networks import ACTIVATIONS
-from jaxrl.replay import Sample
 from jaxrl.types import Array, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -32,34 +29,11 @@ class Loss(NamedTuple):
     metrics: Metrics
 
 
-def check_regression(
-    owner: str,
-    *,
-    learning_rate: Array | float,
-    max_grad_norm: Array | float,
-    target_update_every: int,
-    tau: Array | float,
-    loss: str,
-    hidden_sizes: tuple[int, ...],
-    activation: str,
-    anneal_steps: int = 0,
-):
-    """Checks the arguments that these agents have in common.
-
-    Raises:
-      JaxrlError: naming the argument, its value and what is accepted.
-    """
+def clipped_adam(
+    owner: str, learning_rate: Array | float, max_grad_norm: Array | float
+) -> optax.GradientTransformation:
+    """Adam on gradients that are clipped to a global norm; raises a `JaxrlError` where either is not above 0."""
     checks.number(owner, 0, open_low=True, learning_rate=learning_rate, max_grad_norm=max_grad_norm)
-    checks.number(owner, 0, 1, open_low=True, tau=tau)
-    checks.integer(owner, 0, anneal_steps=anneal_steps)
-    checks.integer(owner, target_update_every=target_update_every)
-    checks.integer(owner, **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of(owner, LOSSES, loss=loss)
-    checks.one_of(owner, ACTIVATIONS, activation=activation)
-
-
-def clipped_adam(learning_rate: Array | float, max_grad_norm: Array | float) -> optax.GradientTransformation:
-    """Adam on gradients that are clipped to a global norm."""
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
 
 
@@ -93,9 +67,7 @@ def regress_to_targets(
     tau: Array | float,
     target_network: bool = True,
     anneal_steps: int = 0,
-    prepare: Callable[[Sample], Any] | None = None,
-    length: int | None = None,
-    extras: tuple[str, ...] = (),
+    **sampling: Any,
 ) -> Callable[[ReplayState, Transition, Key, Array], tuple[ReplayState, Metrics]]:
     """The `update` of an agent that keeps its experience in a replay and regresses one network to targets.
 
@@ -112,11 +84,14 @@ def regress_to_targets(
       tau: how far each of these moves the target towards the online network; 1 copies it.
       target_network: whether there is one; if not, the online network takes its place.
       anneal_steps: environment steps over which the steps of the optimiser shrink linearly to nothing; 0 keeps them.
-      prepare: as in `make_learning`.
-      length: the same.
-      extras: the same.
+      **sampling: `prepare`, `length` and `extras` of `Experience.make_update`.
+
+    Raises:
+      JaxrlError: where an argument is out of its range.
     """
-    learn = make_learning(experience, ("loss", *metrics), prepare=prepare, length=length, extras=extras)
+    checks.number(experience.owner, 0, 1, open_low=True, tau=tau)
+    checks.integer(experience.owner, target_update_every=target_update_every)
+    checks.integer(experience.owner, 0, anneal_steps=anneal_steps)
 
     def move(params: PyTree, target_params: PyTree, moment: Moment) -> PyTree:
         """The target parameters after a gradient step, in which as many moves are due as periods end with it."""
@@ -126,30 +101,25 @@ def regress_to_targets(
             due > 0, lambda: optax.incremental_update(params, target_params, moved), lambda: target_params
         )
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        def gradient_step(learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
-            params, target_params, opt_state = learner
-            target_key, loss_key = jax.random.split(key)
-            bootstrap_params = target_params if target_network else params
-            goal = jax.lax.stop_gradient(target(params, bootstrap_params, batch, state.spec, target_key))
-            # First the target, then the rest: neither network's activations are in memory together with the other's.
-            goal, params = jax.lax.optimization_barrier((goal, params))
+    def gradient_step(spec: Spec, learner: Learner, batch: Any, weights: Array, key: Key, moment: Moment):
+        params, target_params, opt_state = learner
+        target_key, loss_key = jax.random.split(key)
+        bootstrap_params = target_params if target_network else params
+        goal = jax.lax.stop_gradient(target(params, bootstrap_params, batch, spec, target_key))
+        # First the target, then the rest: neither network's activations are in memory together with the other's.
+        goal, params = jax.lax.optimization_barrier((goal, params))
 
-            def weighted(params: PyTree) -> tuple[Array, Loss]:
-                out = loss(params, batch, goal, state.spec, loss_key)
-                return jnp.mean(weights * out.loss), out
+        def weighted(params: PyTree) -> tuple[Array, Loss]:
+            out = loss(params, batch, goal, spec, loss_key)
+            return jnp.mean(weights * out.loss), out
 
-            (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            if anneal_steps:
-                updates = jax.tree.map(lambda u: annealed(moment.begin, anneal_steps) * u, updates)
-            params = optax.apply_updates(params, updates)
-            if target_network:
-                target_params = move(params, target_params, moment)
-            return Learner(params, target_params, opt_state), out.errors, {"loss": value, **out.metrics}
+        (value, out), grads = jax.value_and_grad(weighted, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        if anneal_steps:
+            updates = jax.tree.map(lambda u: annealed(moment.begin, anneal_steps) * u, updates)
+        params = optax.apply_updates(params, updates)
+        if target_network:
+            target_params = move(params, target_params, moment)
+        return Learner(params, target_params, opt_state), out.errors, {"loss": value, **out.metrics}
 
-        learner = Learner(state.params, state.target_params, state.opt_state)
-        learner, memory, values = learn(gradient_step, learner, state.replay, trajectory, key, step)
-        return ReplayState(state.spec, *learner, memory), values
-
-    return update
+    return experience.make_update(gradient_step, ("loss", *metrics), **sampling)

@@ -5,7 +5,8 @@ Both ways keep what decides a slot's probability in a sum tree, and correct for 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,9 @@ class RankedState(NamedTuple):
     sorted_errors: Array
 
 
+State = TypeVar("State", PrioritizedState, RankedState)
+
+
 @recorded
 def prioritized(
     *,
@@ -81,11 +85,8 @@ def prioritized(
         once.
     """
     owner = "prioritized replay"
-    check_sizes(owner, capacity, batch_size)
-    checks.number(owner, 0, 1, alpha=alpha, beta=beta)
+    sample = _make_sample(owner, capacity, batch_size, alpha, beta, beta_steps, read)
     checks.number(owner, 0, open_low=True, epsilon=epsilon)
-    checks.integer(owner, beta_steps=beta_steps)
-    beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
 
     def init(trajectory: Transition, spec: Spec) -> PrioritizedState:
         return PrioritizedState(ring.init(owner, capacity, trajectory, spec), sum_tree.init(capacity), jnp.float32(1.0))
@@ -95,9 +96,6 @@ def prioritized(
         tree = sum_tree.write(state.tree, step % capacity, new)
         return PrioritizedState(ring.write(state.ring, trajectory, step), tree, state.highest)
 
-    def sample(state: PrioritizedState, key: Key, step: Array, length: int = 1) -> Sample:
-        return _sample(state, key, step, length, batch_size, capacity, beta_at(step), read)
-
     def update(state: PrioritizedState, indices: Array, td_errors: Array) -> PrioritizedState:
         slots = _known(indices, capacity)
         priorities = jnp.where(jnp.isfinite(td_errors), (jnp.abs(td_errors) + epsilon) ** alpha, 0.0)
@@ -106,8 +104,7 @@ def prioritized(
         return PrioritizedState(state.ring, tree, jnp.maximum(state.highest, highest))
 
     def interrupt(state: PrioritizedState, step: Array) -> PrioritizedState:
-        cut, slots = _interrupt(state.ring, step)
-        return state._replace(ring=cut, tree=sum_tree.update(state.tree, slots, jnp.zeros(slots.shape)))
+        return _interrupt(state, step)[0]
 
     return Replay(init, add, sample, update, interrupt, capacity, batch_size)
 
@@ -144,10 +141,8 @@ def ranked(
       JaxrlError: as `prioritized`.
     """
     owner = "rank-based replay"
-    check_sizes(owner, capacity, batch_size)
-    checks.number(owner, 0, 1, alpha=alpha, beta=beta)
-    checks.integer(owner, beta_steps=beta_steps, sort_every=sort_every)
-    beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
+    sample = _make_sample(owner, capacity, batch_size, alpha, beta, beta_steps, read)
+    checks.integer(owner, sort_every=sort_every)
 
     def priority(rank: Array) -> Array:
         return rank.astype(jnp.float32) ** -jnp.asarray(alpha, jnp.float32)
@@ -173,9 +168,6 @@ def ranked(
         tree, ordered = jax.lax.cond(due, sort, lambda _: (tree, state.sorted_errors), errors)
         return RankedState(ring.write(state.ring, trajectory, step), tree, errors, ordered)
 
-    def sample(state: RankedState, key: Key, step: Array, length: int = 1) -> Sample:
-        return _sample(state, key, step, length, batch_size, capacity, beta_at(step), read)
-
     def update(state: RankedState, indices: Array, td_errors: Array) -> RankedState:
         slots = _known(indices, capacity)
         seen = jnp.where(jnp.isfinite(td_errors), jnp.abs(td_errors), 0.0)
@@ -188,9 +180,8 @@ def ranked(
         )
 
     def interrupt(state: RankedState, step: Array) -> RankedState:
-        cut, slots = _interrupt(state.ring, step)
-        tree = sum_tree.update(state.tree, slots, jnp.zeros(slots.shape))
-        return state._replace(ring=cut, tree=tree, errors=state.errors.at[slots].set(NOTHING, mode="drop"))
+        state, slots = _interrupt(state, step)
+        return state._replace(errors=state.errors.at[slots].set(NOTHING, mode="drop"))
 
     return Replay(init, add, sample, update, interrupt, capacity, batch_size)
 
@@ -211,25 +202,34 @@ def _known(indices: Array, capacity: int) -> Array:
     return jnp.where((indices >= 0) & (indices < capacity), indices, NO_SLOT)
 
 
-def _interrupt(old: ring.Ring, step: Array) -> tuple[ring.Ring, Array]:
-    """The ring whose newest steps are void, and the slots of those that are, `NO_SLOT` in place of the others."""
-    cut, slots = ring.interrupt(old, step), ring.newest(old.layout, step)
+def _interrupt(state: State, step: Array) -> tuple[State, Array]:
+    """The state whose newest steps are void, and their slots, `NO_SLOT` in place of those that ended an episode."""
+    cut, slots = ring.interrupt(state.ring, step), ring.newest(state.ring.layout, step)
     void = (cut.rest.terminated & cut.rest.truncated).at[slots].get(mode="fill", fill_value=False)
-    return cut, jnp.where(void, slots, NO_SLOT)
+    slots = jnp.where(void, slots, NO_SLOT)
+    return state._replace(ring=cut, tree=sum_tree.update(state.tree, slots, jnp.zeros(slots.shape))), slots
 
 
-def _sample(
-    state: PrioritizedState | RankedState,
-    key: Key,
-    step: Array,
-    length: int,
-    batch_size: int,
+def _make_sample(
+    owner: str,
     capacity: int,
-    beta: Any,
+    batch_size: int,
+    alpha: Array | float,
+    beta: Array | float,
+    beta_steps: int,
     read: Read,
-) -> Sample:
-    draw_key, read_key = jax.random.split(key)
-    indices, probabilities = sum_tree.sample(state.tree, draw_key, batch_size)
-    steps, valid = read(state.ring, read_key, indices, step, length)
-    weights = importance_weights(probabilities, jnp.minimum(step, capacity), beta)
-    return Sample(steps, valid, indices, weights)
+) -> Callable[..., Sample]:
+    """Checks the arguments that both ways have, and returns the `sample` that both have."""
+    check_sizes(owner, capacity, batch_size)
+    checks.number(owner, 0, 1, alpha=alpha, beta=beta)
+    checks.integer(owner, beta_steps=beta_steps)
+    beta_at = optax.linear_schedule(beta, 1.0, beta_steps)
+
+    def sample(state: PrioritizedState | RankedState, key: Key, step: Array, length: int = 1) -> Sample:
+        beta_now, (draw_key, read_key) = jnp.asarray(beta_at(step)), jax.random.split(key)
+        indices, probabilities = sum_tree.sample(state.tree, draw_key, batch_size)
+        steps, valid = read(state.ring, read_key, indices, step, length)
+        weights = importance_weights(probabilities, jnp.minimum(step, capacity), beta_now)
+        return Sample(steps, valid, indices, weights)
+
+    return sample

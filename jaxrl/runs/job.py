@@ -11,6 +11,7 @@ import jax
 from jaxrl import checks
 from jaxrl.envs.axes import make_grid
 from jaxrl.loop import init_train, num_updates, steps_per_update
+from jaxrl.numerics import CONFIG
 from jaxrl.prng import by_threefry
 from jaxrl.record import decode, encode, plain
 from jaxrl.runs.program import ENV, Constructor, Plan, axis_values, group_agent, is_axis, plan
@@ -151,12 +152,12 @@ def prepare(job: Job, constructor: Constructor) -> Ready:
 
 
 def _check_settings():
-    if jax.config.jax_disable_jit:
+    if CONFIG.jax_disable_jit:
         raise checks.JaxrlError(
             "run: JAX_DISABLE_JIT is set, but a run is compiled as a whole; unset it, or call jaxrl.train in Python, "
             "which then goes operation by operation"
         )
-    if jax.config.jax_debug_key_reuse:
+    if CONFIG.jax_debug_key_reuse:
         raise checks.JaxrlError(
             "run: JAX_DEBUG_KEY_REUSE is set, but this check of JAX's does not follow keys through vmap over seeds; "
             "unset it, or check one seed in Python: jax.jit(lambda key: jaxrl.train(key, agent, env, num_steps))(key)"

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import checks
+from jaxrl import checks, prng
 from jaxrl.constructors import parameters, signature_of
 from jaxrl.evaluation import evaluate
 from jaxrl.loop import TrainState, init_train, train_interval
@@ -364,7 +364,7 @@ def lay_out(constructor: Constructor, group: Group, run_key: Key, num_seeds: int
 def stored_shapes(program: Program) -> TrainState:
     """Shapes and dtypes of what `stored` returns."""
     rows = lambda leaf: jax.ShapeDtypeStruct((program.num_rows, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-    return by_field(rows, lambda leaf: leaf, jax.eval_shape(_numbers, program.shapes))
+    return by_field(rows, lambda leaf: leaf, jax.eval_shape(prng.as_numbers, program.shapes))
 
 
 def stored(program: Program, state: TrainState) -> TrainState:
@@ -373,7 +373,7 @@ def stored(program: Program, state: TrainState) -> TrainState:
     It is the same on any number of devices.
     """
     rows = lambda leaf: np.array(np.asarray(leaf)[: program.num_rows])  # noqa: E731
-    return by_field(rows, np.array, _numbers(state))
+    return by_field(rows, np.array, prng.as_numbers(state))
 
 
 def placed(program: Program, state: TrainState) -> TrainState:
@@ -381,9 +381,7 @@ def placed(program: Program, state: TrainState) -> TrainState:
     row = np.arange(len(program.shapes.key)) % program.num_rows
 
     def shared(values: Any, like: Any) -> Array:
-        if _is_key(like):
-            values = jax.random.wrap_key_data(values, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-        return jax.device_put(values, like.sharding)
+        return jax.device_put(prng.from_numbers(values, like), like.sharding)
 
     return by_field(lambda values, like: shared(values[row], like), shared, state, program.shapes)
 
@@ -392,14 +390,6 @@ def by_field(rows: Callable, shared: Callable, *states: TrainState) -> TrainStat
     """Maps one function over the leaves that have rows, and another over the others."""
     fields = zip(ROW_AXES, *states, strict=True)
     return TrainState(*(jax.tree.map(shared if axis is None else rows, *parts) for axis, *parts in fields))
-
-
-def _numbers(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def evaluation_key(state: TrainState, draw: Array) -> Key:

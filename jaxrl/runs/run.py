@@ -23,6 +23,7 @@ from jaxrl.analysis.results import Results, diverged_seeds
 from jaxrl.analysis.statistics import final_return
 from jaxrl.envs import make
 from jaxrl.loop import TrainState, none_yet, num_updates, steps_per_update
+from jaxrl.numerics import CONFIG
 from jaxrl.prng import by_threefry
 from jaxrl.runs import checkpoint
 from jaxrl.runs.host import HostError, compile_host_group
@@ -145,7 +146,7 @@ def _train_group(
         def record(interval: int, computed: dict[str, Any]):
             for name, values in computed.items():
                 values = np.asarray(values)[: program.num_rows].reshape(*shape, -1).mean(axis=-1)  # [R, ...] -> [C, S]
-                if jax.config.jax_debug_nans and name.startswith("episode_"):
+                if CONFIG.jax_debug_nans and name.startswith("episode_"):
                     values = np.where(values == np.asarray(none_yet()), np.nan, values)
                 metrics.setdefault(name, np.full((*shape, ready.num_intervals), np.nan, np.float32))
                 metrics[name][:, :, interval] = values

@@ -199,33 +199,6 @@ def test_one_step_actor_critic_is_a_call_of_a2c():
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"anneal_steps": -1},
-        {"optimizer": "lion"},
-        {"gamma": 1.01},
-        {"gae_lambda": -0.1},
-        {"entropy_coef": -0.01},
-        {"value_coef": -1},
-        {"max_grad_norm": 0.0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"activation": "sine"},
-        {"cell": "rnn"},
-        {"cell_size": 0},
-        {"pop_art_rate": 1.5},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        a2c(**bad)
-    assert f"a2c: {name}={value!r} is not accepted" in str(error.value)
-
-
 def test_actions_must_be_vectors():
     with pytest.raises(JaxrlError, match=r"a2c: Fake-v0 has actions of shape \(2, 3\)"):
         a2c().init(jax.random.key(0), DISCRETE._replace(action_space=box(-1, 1, (2, 3))))

@@ -203,34 +203,6 @@ def test_seeds_in_parallel_are_seeds_alone_and_a_run_can_be_repeated():
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"anneal_steps": -1},
-        {"optimizer": "lion"},
-        {"gamma": 1.01},
-        {"gae_lambda": -0.1},
-        {"entropy_coef": -0.01},
-        {"value_coef": -1},
-        {"max_grad_norm": 0.0},
-        {"num_envs": 0},
-        {"num_workers": 0},
-        {"delay": -1},
-        {"delay": 1.5},
-        {"rollout_length": 0},
-        {"activation": "sine"},
-        {"cell": "rnn"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        a3c(**bad)
-    assert f"a3c: {name}={value!r} is not accepted" in str(error.value)
-
-
 def test_workers_that_do_not_divide_the_environments():
     with pytest.raises(JaxrlError, match="a3c: num_workers=3 does not divide num_envs=16"):
         a3c(num_workers=3)

@@ -315,34 +315,6 @@ def test_evaluation_averages_over_skills():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"num_skills": 1},
-        {"num_skills": 2.5},
-        {"reward_weight": -0.1},
-        {"discriminator_learning_rate": 0.0},
-        {"actor_learning_rate": 0.0},
-        {"critic_learning_rate": 0.0},
-        {"temperature_learning_rate": 0.0},
-        {"tau": 0.0},
-        {"temperature": "learnt"},
-        {"initial_temperature": 0.0},
-        {"target_entropy": float("nan")},
-        {"num_critics": 0},
-        {"layer_norm": "no"},
-        {"hidden_sizes": ()},
-        {"batch_size": 0},
-    ],
-    ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        diayn(**bad)
-    assert f"diayn: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("arguments", "change", "words"),
     [
         ({}, {"action_space": Discrete(3)}, ["discrete actions"]),

@@ -285,35 +285,6 @@ def test_acting():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"actor_learning_rate": 0.0},
-        {"critic_learning_rate": 0.0},
-        {"temperature_learning_rate": 0.0},
-        {"tau": 0.0},
-        {"temperature": "learnt"},
-        {"initial_temperature": 0.0},
-        {"final_temperature": -1.0},
-        {"temperature_steps": 0},
-        {"target_entropy_ratio": 1.1},
-        {"target_entropy_ratio": -0.1},
-        {"num_critics": 0},
-        {"critic_value": "max"},
-        {"target_update_every": 0},
-        {"layer_norm": "no"},
-        {"hidden_sizes": ()},
-        {"n_step": 0},
-    ],
-    ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        discrete_sac(**bad)
-    assert f"discrete_sac: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"action_space": box(-1, 1, (2,))}, ["continuous actions", "discrete ones, or use sac"]),

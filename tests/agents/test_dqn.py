@@ -263,45 +263,6 @@ def test_acting():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"gamma": 1.1},
-        {"epsilon_start": -0.1},
-        {"epsilon_final": 2.0},
-        {"epsilon_decay_steps": 0},
-        {"replay_size": 0},
-        {"batch_size": 0},
-        {"warmup_steps": 0},
-        {"target_update_every": 0},
-        {"tau": 0.0},
-        {"tau": 1.5},
-        {"loss": "mae"},
-        {"max_grad_norm": 0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"replay_ratio": 0},
-        {"replay": "sorted"},
-        {"priority_alpha": 1.1},
-        {"priority_beta": -0.1},
-        {"priority_beta_steps": 0},
-        {"hindsight": "past"},
-        {"dueling_aggregation": "min"},
-        {"n_step": 0},
-        {"atoms": 0},
-        {"quantiles": 0},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        dqn(**bad)
-    assert f"dqn: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: dqn(hidden_sizes=(8, 0)), ["dqn: hidden_sizes[1]=0"]),

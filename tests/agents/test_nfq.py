@@ -201,32 +201,6 @@ def test_fits_reach_the_fixed_point(fit, within):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"gamma": 1.1},
-        {"epsilon_start": -0.1},
-        {"epsilon_final": 2.0},
-        {"epsilon_decay_steps": 0},
-        {"replay_size": 0},
-        {"num_iterations": 0},
-        {"num_gradient_steps": 0},
-        {"optimizer": "sgd"},
-        {"batch_size": -1},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        nfq(**bad)
-    assert f"nfq: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: nfq(hidden_sizes=(8, 0)), ["nfq: hidden_sizes[1]=0"]),

@@ -246,32 +246,6 @@ def test_minibatches():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"anneal_steps": -1},
-        {"gamma": 1.1},
-        {"lambda_": -0.1},
-        {"epsilon_start": -0.1},
-        {"epsilon_final": 2.0},
-        {"epsilon_decay_steps": 0},
-        {"max_grad_norm": 0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"num_epochs": 0},
-        {"num_minibatches": 0},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        pqn(**bad)
-    assert f"pqn: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: pqn(hidden_sizes=(8, 0)), ["pqn: hidden_sizes[1]=0"]),

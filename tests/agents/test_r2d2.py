@@ -383,43 +383,6 @@ def test_it_remembers():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"gamma": 1.1},
-        {"epsilon_start": -0.1},
-        {"epsilon_final": 2.0},
-        {"epsilon_decay_steps": 0},
-        {"epsilon_spread": -1.0},
-        {"priority_eta": 1.5},
-        {"priority_alpha": -1},
-        {"priority_beta_steps": 0},
-        {"burn_in": -1},
-        {"unroll": 0},
-        {"n_step": 0},
-        {"cell": "rnn"},
-        {"cell_size": 0},
-        {"loss": "mae"},
-        {"tau": 0.0},
-        {"max_grad_norm": 0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"replay_ratio": 0},
-        {"target_update_every": 0},
-        {"replay": "best"},
-        {"dueling_aggregation": "sum"},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        r2d2(**bad)
-    assert f"r2d2: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: r2d2(hidden_sizes=(8, 0)), ["r2d2: hidden_sizes[1]=0"]),

@@ -334,34 +334,6 @@ def test_the_annealed_learning_rate():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"learning_rate": 0.0},
-        {"anneal_steps": -1},
-        {"optimizer": "lbfgs"},
-        {"gamma": 1.01},
-        {"estimator": "td"},
-        {"baseline": "mean"},
-        {"baseline_learning_rate": 0.0},
-        {"baseline_num_steps": 0},
-        {"baseline_batch_size": 0},
-        {"gae_lambda": -0.1},
-        {"entropy_coef": -0.01},
-        {"max_grad_norm": 0.0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        reinforce(**bad)
-    assert f"reinforce: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: reinforce(baseline="none", gae_lambda=0.9), ["reinforce: gae_lambda=0.9", "baseline='none'"]),

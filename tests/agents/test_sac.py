@@ -299,40 +299,6 @@ def test_presets_change_the_policy_once_in_twenty_steps(constructor, ensemble):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"actor_learning_rate": 0.0},
-        {"critic_learning_rate": 0.0},
-        {"temperature_learning_rate": 0.0},
-        {"tau": 0.0},
-        {"tau": 1.5},
-        {"temperature": "learnt"},
-        {"initial_temperature": 0.0},
-        {"final_temperature": -1.0},
-        {"temperature_steps": 0},
-        {"target_entropy": float("nan")},
-        {"num_critics": 0},
-        {"target_critics": 3},
-        {"target_critics": True},
-        {"target_critics": -1},
-        {"policy_value": "max"},
-        {"policy_delay": 0},
-        {"target_update_every": 0},
-        {"layer_norm": "no"},
-        {"dropout": 1.0},
-        {"dropout": -0.1},
-        {"hidden_sizes": ()},
-    ],
-    ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        sac(**bad)
-    assert f"sac: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("space", "words"),
     [
         (Discrete(3), ["discrete actions", "discrete_sac or dqn"]),

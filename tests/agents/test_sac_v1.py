@@ -191,34 +191,6 @@ def test_acting():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"actor_learning_rate": 0.0},
-        {"critic_learning_rate": 0.0},
-        {"value_learning_rate": 0.0},
-        {"temperature_learning_rate": 0.0},
-        {"tau": 0.0},
-        {"temperature": "learnt"},
-        {"initial_temperature": 0.0},
-        {"final_temperature": -1.0},
-        {"temperature_steps": 0},
-        {"target_entropy": float("nan")},
-        {"num_critics": 0},
-        {"target_update_every": 0},
-        {"layer_norm": "no"},
-        {"hidden_sizes": ()},
-        {"gamma": 1.5},
-    ],
-    ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        sac_v1(**bad)
-    assert f"sac_v1: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("space", "words"),
     [
         (Discrete(3), ["discrete actions", "discrete_sac or dqn"]),

@@ -202,39 +202,6 @@ def test_after_the_warm_up_noise_is_added_to_the_policy(acts):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"actor_learning_rate": 0.0},
-        {"critic_learning_rate": -1.0},
-        {"tau": 0.0},
-        {"tau": 1.5},
-        {"num_critics": 0},
-        {"num_critics": True},
-        {"policy_delay": 0},
-        {"policy_delay": 1.5},
-        {"target_update_every": 0},
-        {"actor_target_update_every": -1},
-        {"target_noise": -0.1},
-        {"target_noise_clip": -0.1},
-        {"noise": "pink"},
-        {"noise_scale": -0.1},
-        {"noise_schedule": "cosine"},
-        {"noise_theta": 0.0},
-        {"random_warmup": "no"},
-        {"layer_norm": "no"},
-        {"hidden_sizes": ()},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: "-".join(f"{name}={value}" for name, value in bad.items()),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        td3(**bad)
-    assert f"td3: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("space", "arguments", "words"),
     [
         (Discrete(3), {}, ["discrete actions", "dqn or discrete_sac"]),

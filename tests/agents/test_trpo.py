@@ -329,38 +329,6 @@ def test_npg_is_trpo_without_its_search():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        {"max_kl": 0.0},
-        {"max_kl": float("nan")},
-        {"learning_rate": -0.1},
-        {"backtrack_ratio": 0.0},
-        {"backtrack_ratio": 1.0},
-        {"backtrack_steps": -1},
-        {"damping": -1e-3},
-        {"cg_iterations": 0},
-        {"cg_iterations": 2.0},
-        {"gamma": 1.1},
-        {"gae_lambda": -0.1},
-        {"log_std": float("inf")},
-        {"baseline": "quadratic"},
-        {"baseline_learning_rate": 0.0},
-        {"baseline_num_steps": 0},
-        {"baseline_batch_size": 0},
-        {"num_envs": 0},
-        {"rollout_length": 0},
-        {"activation": "sine"},
-    ],
-    ids=lambda bad: next(iter(bad)),
-)
-def test_bad_arguments(bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(JaxrlError) as error:
-        trpo(**bad)
-    assert f"trpo: {name}={value!r} is not accepted" in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("case", "words"),
     [
         (lambda: npg(hidden_sizes=(0,)), ["npg: hidden_sizes[0]=0"]),

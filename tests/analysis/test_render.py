@@ -16,7 +16,7 @@ from jaxrl.envs.own.arm import ArmReachState, ArmState
 from jaxrl.envs.own.point import PointState
 from jaxrl.envs.own.point_reach import PointReachState
 from jaxrl.envs.own.tabular import TabularState
-from jaxrl.types import Agent
+from jaxrl.types import Agent, Env, Outcome, Spec, box
 
 CORRIDOR, POINT = envs.make("jaxrl/Corridor-v0"), envs.make("jaxrl/Point-v0")
 KEY = jax.random.key(0)
@@ -62,6 +62,20 @@ def test_the_states_of_one_episode(walk):
     assert isinstance(walk, TabularState)
     assert walk.state.tolist() == [0, 1, 2, 3, 2, 3, 4]
     assert walk.time.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_states_of_numbers_of_python_and_of_keys():
+    """What `train` takes will do here, too."""
+
+    def step(key, state, action):
+        time, draws = state
+        return (time + 1, jax.random.split(draws)[0]), Outcome(jnp.zeros(1), 1.0, terminated=False, truncated=time >= 2)
+
+    spec = Spec("Mine-v0", box(-1, 1, (1,)), box(-1, 1, (1,)), 5)
+    mine = Env(lambda key: ((0, key), jnp.zeros(1)), step, spec)
+    times, keys = render.episode(KEY, noisy(), (), mine)
+    assert times.tolist() == [0, 1, 2]
+    assert len(np.unique(keys, axis=0)) == 3
 
 
 def test_rollout_is_pure_and_has_limits():

@@ -47,6 +47,10 @@ STATIC = {
         env(lambda key: (0, jnp.ones(3))),
         r"that reset returns is float32 of shape \(3,\); its",
     ),
+    "obs as a list": (
+        env(lambda key: (0, [1.0, 1.0])),
+        r"that reset returns is a list of 2; its space",
+    ),
     "obs's dtype": (
         env(step=step_with(obs=jnp.ones(2, int))),
         r"that step returns is int32 of shape \(2,\); its space",
@@ -105,10 +109,12 @@ def draws_while_traced(key, time, action):
     return time + 1, Outcome(OBS, jnp.float32(np.random.default_rng().uniform()), jnp.bool(False), time + 1 >= 5)
 
 
+def drawn_while_run():
+    return jax.pure_callback(lambda: np.float32(np.random.default_rng().uniform()), jnp.float32(0))
+
+
 def draws_while_run(key, time, action):
-    reward = jax.pure_callback(lambda: np.float32(np.random.default_rng().uniform()), jnp.float32(0))
-    state, reward = time + 1, jnp.where(reward > 0.5, jnp.nan, 1.0)
-    return state, Outcome(OBS, reward, jnp.bool(False), time + 1 >= 5)
+    return time + 1, Outcome(OBS, drawn_while_run(), jnp.bool(False), time + 1 >= 5)
 
 
 # What shows only where it is played.
@@ -126,7 +132,9 @@ PLAYED = {
     "early": (env(spec=SPEC._replace(max_steps=8)), "an episode is truncated before 8 steps"),
     "never": (env(spec=SPEC._replace(max_steps=None, truncates_early=False)), "an episode is truncated before inf"),
     "draws while traced": (env(step=draws_while_traced), "step differs for the same key; what it draws must come from"),
-    "draws while run": (env(step=draws_while_run), "steps differ for the same key, state and action"),
+    "draws while run": (env(step=draws_while_run), "step differs for the same key; what it draws must come from"),
+    "reset draws while run": (env(lambda key: (jnp.int32(0), OBS * drawn_while_run())),
+                              "reset differs for the same key; what it draws must come from"),
 }  # fmt: skip
 
 
@@ -166,6 +174,17 @@ def test_wrappers_have_no_faults():
     check_env(make("Pendulum-v1", randomize={"g": (8, 12)}, observe_randomized=True, **wrapped), num_steps=30)
 
 
+def test_a_state_that_an_episode_ends_with_may_be_anything():
+    """The loop draws another one there."""
+    step = step_with(time=lambda t: jnp.where(t + 1 >= 5, jnp.nan, t + 1))
+    check_env(env(lambda key: (jnp.float32(0), OBS), step), num_steps=12)
+
+
+def test_what_is_no_key():
+    with pytest.raises(JaxrlError, match="check_env: key=3 is not accepted; it must be a random key"):
+        check_env(env(), key=3)
+
+
 def test_what_is_not_an_environment():
     with pytest.raises(JaxrlError, match=r"check_env: env='CartPole-v1' .* as jaxrl.make\('CartPole-v1'\) returns"):
         check_env("CartPole-v1")
@@ -186,6 +205,16 @@ def test_numbers_of_python_and_spaces_of_others_will_do():
     assert train(jax.random.key(0), fake(num_envs=1, rollout_length=4), limited, 4)[1]["episode_return"] == 2
 
 
+def test_wrappers_take_spaces_of_others():
+    spec = Spec("Mine-v0", spaces.Box(-2, 2, (2,), np.float64), spaces.Box(-3, 3, (1,)), 5)
+    mine = env(spec=spec)
+    assert wrappers.rescale_actions(mine).spec.action_space == box(-1, 1, (1,))
+    assert wrappers.frame_stack(mine, 2).spec.obs_space == box(-2, 2, (4,))
+    assert wrappers.observe(mine, (1,)).spec.obs_space == box(-2, 2, (1,))
+    numbered = env(lambda key: (0, 2), step_with(obs=2), spec._replace(obs_space=spaces.Discrete(3)))
+    check_env(wrappers.flatten_observations(numbered), num_steps=2)
+
+
 def test_spaces_that_cannot_be_converted():
     for space in (spaces.Discrete(3, start=1), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), 3):
         with pytest.raises(JaxrlError, match=r"Mine-v0: actions of .* are not supported; they must be Discrete or Box"):
@@ -194,6 +223,7 @@ def test_spaces_that_cannot_be_converted():
 
 class Vector:
     def reset(self, seeds):
+        self.seeds = seeds
         return np.ones((len(seeds), 2), np.float32)
 
     def step(self, actions):
@@ -213,7 +243,9 @@ def test_on_the_host():
     check_env(host, num_steps=100)
     with pytest.raises(JaxrlError, match="Mine-v0: the wheel came off"):
         check_env(host, num_steps=200)
+    check_env(host, num_steps=100, key=jax.random.key(1))
     assert all(vector.closed for vector in made)
+    assert made[0].seeds == made[1].seeds != made[2].seeds
 
 
 # ---------------------------------------------------------------- roles
@@ -254,6 +286,15 @@ def test_roles():
     np.testing.assert_array_equal(metrics["wolf"], [1.5, 1.5])
     returns = evaluate(jax.random.key(0), herd(), herd().init(jax.random.key(0), SPEC), pasture(), 2)
     np.testing.assert_array_equal(returns, [-3, -3])
+
+
+def test_wrappers_of_roles():
+    _, outcome = wrappers.scale_rewards(pasture(), 0.5).step(
+        None, 0, {"wolf": jnp.zeros(2), "sheep": jnp.zeros((1, 2))}
+    )
+    np.testing.assert_array_equal(outcome.reward["wolf"], [0.5, 1])
+    with pytest.raises(JaxrlError, match="Pasture-v0: observations of None are not supported; they must be Discrete"):
+        wrappers.frame_stack(pasture(), 2)
 
 
 @pytest.mark.parametrize(

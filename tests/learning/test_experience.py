@@ -27,7 +27,8 @@ class Log:
     learner = Learner(jnp.full(32, -1), jnp.zeros(32), {"used": jnp.int32(0)})
 
     @staticmethod
-    def gradient_step(spec, learner, batch, weights, key, count, step):
+    def gradient_step(spec, learner, batch, weights, key, moment):
+        count, step, _ = moment
         counts, draws, used = learner.params, learner.target_params, learner.opt_state["used"]
         learner = Learner(
             counts.at[used].set(count), draws.at[used].set(jax.random.uniform(key)), {"used": used + 1}
@@ -171,8 +172,8 @@ def drawn(replay, key, errors, gradient_steps=4):
         replay_ratio=gradient_steps / 16,
     )  # fmt: skip
 
-    def gradient_step(spec, learner, batch, weights, key, count, step):
-        return learner._replace(params=learner.params.at[count].set(batch.reward)), errors(batch.reward), {}
+    def gradient_step(spec, learner, batch, weights, key, moment):
+        return learner._replace(params=learner.params.at[moment.count].set(batch.reward)), errors(batch.reward), {}
 
     state = experience.init(Learner(jnp.zeros((gradient_steps, 4)), (), ()), SPEC)
     state, _ = experience.make_update(gradient_step, ())(state, slow.trajectory(16, 1), key, jnp.int32(0))

@@ -9,6 +9,7 @@ import slow_off_policy as slow
 from slow_off_policy import SPEC
 
 from jaxrl import discrete_sac, make, sac, sac_v1, td3
+from jaxrl.agents.off_policy.td3 import TD3Params
 from jaxrl.learning import off_policy
 from jaxrl.types import Spec, Transition, box
 
@@ -47,11 +48,14 @@ def test_descend():
     def loss(x):
         return jnp.sum(x**2), "aux"
 
-    params, optimizer = jnp.array([1.0, -2.0]), optax.sgd(0.1, momentum=0.5)
-    params, state, value, aux = off_policy.descend(optimizer, loss, params, optimizer.init(params))
+    params = TD3Params(jnp.array([3.0]), jnp.array([1.0, -2.0]))
+    optimizers = TD3Params(None, optax.sgd(0.1, momentum=0.5))
+    state = TD3Params("its own", optimizers.critics.init(params.critics))
+    moved, state, value, aux = off_policy.descend("critics", loss, optimizers, params, state)
     assert (value, aux) == (5.0, "aux")
-    np.testing.assert_allclose(params, [0.8, -1.6], rtol=1e-6)
-    np.testing.assert_allclose(state[0].trace, [2.0, -4.0], rtol=1e-6)
+    assert (moved.actor, state.actor) == (params.actor, "its own")
+    np.testing.assert_allclose(moved.critics, [0.8, -1.6], rtol=1e-6)
+    np.testing.assert_allclose(state.critics[0].trace, [2.0, -4.0], rtol=1e-6)
 
 
 # ---------------------------------------------------------------- priorities

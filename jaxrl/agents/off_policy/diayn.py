@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,20 +11,19 @@ import numpy as np
 import optax
 
 from jaxrl import checks
+from jaxrl.agents.off_policy.sac import METRICS as SAC_METRICS
 from jaxrl.agents.off_policy.sac import soft_actor_critic
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning.action_scale import check_bounded
-from jaxrl.learning.experience import Learner, ReplayState, make_experience
-from jaxrl.learning.off_policy import check_networks, descend
-from jaxrl.learning.temperature import check_temperature
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
+from jaxrl.learning.off_policy import descend
 from jaxrl.networks import MLP, Policy, PolicyHead
 from jaxrl.networks.torsos import as_floats, holds_pixels
 from jaxrl.replay import Replay, Sample
-from jaxrl.transforms.normalize import act_normalized
 from jaxrl.types import Agent, Array, Box, Discrete, Key, PyTree, Spec, box
 
 NOT_DRAWN = -1
-METRICS = ("skill_reward", "discriminator_loss", "accuracy")
+METRICS: tuple[str, ...] = ("skill_reward", "discriminator_loss", "accuracy")
 
 
 class DIAYNParams(NamedTuple):
@@ -140,56 +138,21 @@ def diayn(
     checks.number("diayn", 0, reward_weight=reward_weight)
     entries = {f"discriminator_observes[{i}]": x for i, x in enumerate(discriminator_observes)}
     checks.integer("diayn", 0, **entries)
-    shared = {
-        "actor_learning_rate": actor_learning_rate, "critic_learning_rate": critic_learning_rate,
-        "temperature_learning_rate": temperature_learning_rate, "tau": tau, "num_critics": num_critics,
-        "hidden_sizes": hidden_sizes, "activation": activation, "layer_norm": layer_norm,
-    }  # fmt: skip
-    check_networks("diayn", discriminator_learning_rate=discriminator_learning_rate, **shared)
-    check_temperature("diayn", temperature, initial_temperature, initial_temperature, 1)
-    checks.number("diayn", target_entropy=target_entropy)
-    discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
-    optimizer = optax.adam(discriminator_learning_rate)
-
-    def guess(params: PyTree, obs: Array) -> Any:  # q(. | s)
-        return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
-
-    def make_update(sac_step: Callable, metrics: tuple[str, ...]):
-        """SAC's update with the skill's reward, observations that hold the skill, and the discriminator's own step."""
-
-        def gradient_step(spec: Spec, learner: Learner, sample: Sample, weights: Array, key: Key, *time: Array):
-            params, target, opt_state = learner
-            steps, skill = sample.steps, sample.steps.extras["skill"]  # leaves [B, L, ...], [B, L]
-            obs, next_obs = (as_floats(x, holds_pixels(spec.obs_space)) for x in (steps.obs, steps.next_obs))
-            reward = guess(params.discriminator, next_obs).log_prob(skill) + math.log(num_skills)  # equation 3
-            steps = steps._replace(
-                obs=join(obs, skill, num_skills),
-                reward=reward + reward_weight * steps.reward,
-                next_obs=join(next_obs, skill, num_skills),
-            )
-            batch = experience.in_one(sample._replace(steps=steps))
-            inside = Learner(params.sac, target, opt_state.sac)
-            inside, errors, values = sac_step(joined(spec, num_skills), inside, batch, weights, key, *time)
-
-            def discriminator_loss(params: PyTree):
-                found = guess(params, next_obs[:, 0])
-                return -jnp.mean(weights * found.log_prob(skill[:, 0])), jnp.mean(found.mode() == skill[:, 0])
-
-            q, q_opt, *found = descend(optimizer, discriminator_loss, params.discriminator, opt_state.discriminator)
-            learner = Learner(DIAYNParams(inside.params, q), inside.target_params, DIAYNParams(inside.opt_state, q_opt))
-            return learner, errors, values | dict(zip(METRICS, (reward[:, 0].mean(), *found), strict=True))
-
-        return experience.make_update(
-            gradient_step, (*metrics, *METRICS), prepare=lambda sample: sample, extras=("skill",)
-        )
-
-    # What SAC makes at `init` is handed on as it is: the state around it is made below.
+    checks.number("diayn", 0, open_low=True, discriminator_learning_rate=discriminator_learning_rate)
     inner = soft_actor_critic(
-        experience._replace(init=lambda learner, spec: learner, make_update=make_update), **shared,
-        temperature=temperature, initial_temperature=initial_temperature, final_temperature=0.0, temperature_steps=1,
+        "diayn", warmup_steps, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
+        temperature_learning_rate=temperature_learning_rate, tau=tau, num_critics=num_critics,
+        hidden_sizes=hidden_sizes, activation=activation, layer_norm=layer_norm, temperature=temperature,
+        initial_temperature=initial_temperature, final_temperature=0.0, temperature_steps=1,
         target_entropy=target_entropy, target_critics=0, policy_value="min", policy_delay=1, target_update_every=1,
         dropout=0.0, torso="auto",
     )  # fmt: skip
+
+    discriminator = Policy(MLP(hidden_sizes, activation), PolicyHead(Discrete(num_skills)))
+    optimizers = DIAYNParams((), optax.adam(discriminator_learning_rate))  # SAC has its own
+
+    def guess(params: PyTree, obs: Array) -> Any:  # q(. | s)
+        return discriminator.apply(params, obs[..., np.array(discriminator_observes)] if entries else obs)
 
     def init(key: Key, spec: Spec) -> ReplayState:
         check_bounded("diayn", spec, "discrete_sac or dqn")
@@ -200,8 +163,8 @@ def diayn(
         sac_key, q_key = jax.random.split(key)
         inside = inner.init(sac_key, joined(spec, num_skills))
         q = discriminator.init(q_key, jnp.zeros((1, len(discriminator_observes) or space.shape[0])))
-        params, opt_state = DIAYNParams(inside.params, q), DIAYNParams(inside.opt_state, optimizer.init(q))
-        learner = Learner(params, inside.target_params, opt_state)
+        opt_state = DIAYNParams(inside.opt_state, optimizers.discriminator.init(q))
+        learner = Learner(DIAYNParams(inside.params, q), inside.target_params, opt_state)
         # Where any step may be truncated the replay keeps what followed each, terminal ones too: q is asked about it.
         spec = spec if spec.goal else spec._replace(truncates_early=True)
         return experience.init(learner, spec, {"skill": jnp.int32(0)})
@@ -218,5 +181,31 @@ def diayn(
     def init_memory(num_envs: int) -> Array:
         return jnp.full(num_envs, NOT_DRAWN, jnp.int32)
 
-    agent = inner._replace(init=init, act=act, init_memory=init_memory, name="diayn")
-    return act_normalized(agent) if normalize_observations else agent
+    def gradient_step(spec: Spec, learner: Learner, sample: Sample, weights: Array, key: Key, moment: Moment):
+        """SAC's with the skill's reward and observations that hold the skill, and the discriminator's own."""
+        params, target, opt_state = learner
+        steps, skill = sample.steps, sample.steps.extras["skill"]  # leaves [B, L, ...], [B, L]
+        obs, next_obs = (as_floats(x, holds_pixels(spec.obs_space)) for x in (steps.obs, steps.next_obs))
+        reward = guess(params.discriminator, next_obs).log_prob(skill) + math.log(num_skills)  # equation 3
+        steps = steps._replace(
+            obs=join(obs, skill, num_skills),
+            reward=reward + reward_weight * steps.reward,
+            next_obs=join(next_obs, skill, num_skills),
+        )
+        batch = experience.in_one(sample._replace(steps=steps))
+        inside = Learner(params.sac, target, opt_state.sac)
+        inside, errors, values = inner.gradient_step(joined(spec, num_skills), inside, batch, weights, key, moment)
+
+        def discriminator_loss(params: PyTree):
+            found = guess(params, next_obs[:, 0])
+            return -jnp.mean(weights * found.log_prob(skill[:, 0])), jnp.mean(found.mode() == skill[:, 0])
+
+        params, opt_state = params._replace(sac=inside.params), opt_state._replace(sac=inside.opt_state)
+        params, opt_state, *found = descend("discriminator", discriminator_loss, optimizers, params, opt_state)
+        learner = Learner(params, inside.target_params, opt_state)
+        return learner, errors, values | dict(zip(METRICS, (reward[:, 0].mean(), *found), strict=True))
+
+    learn = experience.make_update(
+        gradient_step, (*SAC_METRICS, *METRICS), prepare=lambda sample: sample, extras=("skill",)
+    )
+    return experience.agent(init, act, learn, init_memory=init_memory)

@@ -12,8 +12,8 @@ from jaxrl import checks
 from jaxrl.agents.off_policy.sac import METRICS, POLICY_VALUES, SACParams
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
-from jaxrl.learning.off_policy import descend, every
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
+from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.losses import take
 from jaxrl.networks import make_discrete_critics, make_policy, make_torso
@@ -21,8 +21,7 @@ from jaxrl.networks.module import Module
 from jaxrl.networks.q_network import num_actions
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Discrete, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Discrete, Key, Metrics, PyTree, Spec
 
 
 @agent_constructor
@@ -164,12 +163,14 @@ def discrete_sac(
     def soft_value(log_pi: Array, q: Array, alpha: Array) -> Array:  # equation 10
         return jnp.sum(jnp.exp(log_pi) * (q - alpha[..., None] * log_pi), axis=-1)
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         entropy, combine = entropy_of(spec), POLICY_VALUES[critic_value]
         next_policy = actor(spec).apply(params.actor, batch.next_obs)
         next_q = combine(critics(spec).apply(target, batch.next_obs), axis=0)  # [n, B, |A|] -> [B, |A|]
-        next_alpha = jnp.asarray(entropy.value(params.temperature, batch.next_obs, step))
+        next_alpha = jnp.asarray(entropy.value(params.temperature, batch.next_obs, moment.begin))
         y = batch.reward + batch.discount * soft_value(next_policy.logits, next_q, next_alpha)
 
         def critic_loss(critic_params: PyTree):
@@ -177,33 +178,22 @@ def discrete_sac(
             loss, errors = off_policy.squared_errors(q, y, weights)
             return loss, (errors, q.mean())
 
-        critic_params, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        q = combine(critics(spec).apply(critic_params, batch.obs), axis=0)
-        alpha = jnp.asarray(entropy.value(params.temperature, batch.obs, step))
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+        q = combine(critics(spec).apply(params.critics, batch.obs), axis=0)
+        alpha = jnp.asarray(entropy.value(params.temperature, batch.obs, moment.begin))
 
         def actor_loss(actor_params: PyTree):  # equation 12
             policy = actor(spec).apply(actor_params, batch.obs)
             return -soft_value(policy.logits, q, alpha).mean(), policy.entropy()
 
-        actor_params, actor_opt, _, entropies = descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)
+        params, opt_state, _, entropies = descend("actor", actor_loss, optimizers, params, opt_state)
 
         def temperature_loss(temperature: PyTree):  # equation 11
-            return entropy.loss(temperature, batch.obs, step, entropies), ()
+            return entropy.loss(temperature, batch.obs, moment.begin, entropies), ()
 
-        temperature_params, temperature_opt, *_ = descend(
-            optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-        )
-        target = every(target_update_every, count, lambda: optax.incremental_update(critic_params, target, tau), target)
-        params = SACParams(actor_params, critic_params, temperature_params)
-        opt_state = SACParams(actor_opt, critic_opt, temperature_opt)
+        params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
+        target = off_policy.follow(target_update_every, moment.count, params.critics, target, tau)
         values = (loss, q_mean, next_policy.entropy().mean(), alpha.mean())
         return Learner(params, target, opt_state), errors, dict(zip(METRICS, values, strict=True))
 
-    update = experience.make_update(gradient_step, METRICS)
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="discrete_sac",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, experience.make_update(gradient_step, METRICS))

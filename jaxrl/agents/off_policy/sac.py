@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,17 +13,16 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Experience, Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import GradientStep, Learner, Moment, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, make_critics, make_torso
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec
 
-METRICS = ("critic_loss", "q_mean", "entropy", "temperature")
+METRICS: tuple[str, ...] = ("critic_loss", "q_mean", "entropy", "temperature")
 POLICY_VALUES = {"min": jnp.min, "mean": jnp.mean}
 
 
@@ -126,8 +126,8 @@ def sac(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    agent = soft_actor_critic(
-        experience, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
+    parts = soft_actor_critic(
+        "sac", warmup_steps, actor_learning_rate=actor_learning_rate, critic_learning_rate=critic_learning_rate,
         temperature_learning_rate=temperature_learning_rate, tau=tau, temperature=temperature,
         initial_temperature=initial_temperature, final_temperature=final_temperature,
         temperature_steps=temperature_steps, target_entropy=target_entropy, num_critics=num_critics,
@@ -135,67 +135,82 @@ def sac(
         target_update_every=target_update_every, hidden_sizes=hidden_sizes, activation=activation,
         layer_norm=layer_norm, dropout=dropout, torso=torso,
     )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+
+    def init(key: Key, spec: Spec) -> ReplayState:
+        return experience.init(parts.init(key, spec), spec)
+
+    return experience.agent(init, parts.act, experience.make_update(parts.gradient_step, METRICS))
+
+
+class SoftActorCritic(NamedTuple):
+    """What `sac` and DIAYN share: `init(key, spec) -> Learner`, `act` as of an `Agent`, and a `GradientStep`."""
+
+    init: Callable[[Key, Spec], Learner]
+    act: Callable[..., tuple[Array, PyTree, dict[str, PyTree]]]
+    gradient_step: GradientStep
 
 
 def soft_actor_critic(
-    experience: Experience, *,
+    owner: str, warmup_steps: int, *,
     actor_learning_rate: Array | float, critic_learning_rate: Array | float, temperature_learning_rate: Array | float,
     tau: Array | float, temperature: str, initial_temperature: Array | float, final_temperature: Array | float,
     temperature_steps: int, target_entropy: Array | float, num_critics: int, target_critics: int, policy_value: str,
     policy_delay: int, target_update_every: int, hidden_sizes: tuple[int, ...], activation: str, layer_norm: bool,
     dropout: Array | float, torso: str,
-) -> Agent:  # fmt: skip
-    """SAC that learns from an experience: what `sac` and DIAYN share. The arguments are those of `sac`."""
+) -> SoftActorCritic:  # fmt: skip
+    """SAC without its experience, for an agent whose name errors begin with. The arguments are those of `sac`."""
     off_policy.check_networks(
-        "sac", hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
+        owner, hidden_sizes, activation, tau=tau, actor_learning_rate=actor_learning_rate, num_critics=num_critics,
         critic_learning_rate=critic_learning_rate, temperature_learning_rate=temperature_learning_rate,
         policy_delay=policy_delay, target_update_every=target_update_every, layer_norm=layer_norm,
     )  # fmt: skip
-    checks.one_of("sac", POLICY_VALUES, policy_value=policy_value)
-    checks.number("sac", target_entropy=target_entropy)
-    checks.number("sac", 0, 0.99, dropout=dropout)
-    checks.integer("sac", 0, target_critics=target_critics)
-    checks.one_of("sac", range(num_critics + 1), target_critics=target_critics)
-    check_temperature("sac", temperature, initial_temperature, final_temperature, temperature_steps)
+    checks.one_of(owner, POLICY_VALUES, policy_value=policy_value)
+    checks.number(owner, target_entropy=target_entropy)
+    checks.number(owner, 0, 0.99, dropout=dropout)
+    checks.integer(owner, 0, target_critics=target_critics)
+    checks.one_of(owner, range(num_critics + 1), target_critics=target_critics)
+    check_temperature(owner, temperature, initial_temperature, final_temperature, temperature_steps)
     optimizers = SACParams(*map(optax.adam, (actor_learning_rate, critic_learning_rate, temperature_learning_rate)))
 
     def actor(spec: Spec) -> Module:
-        return SquashedGaussian(make_torso("sac", spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
+        return SquashedGaussian(make_torso(owner, spec, torso, hidden_sizes, activation)(), spec.action_space.shape[0])
 
     def q_values(params: PyTree, obs: Array, action: Array, spec: Spec, key: Key) -> Array:
         """Of as many critics as there are parameters of, `[n, B]`."""
-        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
+        critics = make_critics(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm, dropout=dropout)
         rngs = None if isinstance(dropout, int | float) and dropout == 0 else {"dropout": key}
         return critics(len(jax.tree.leaves(params)[0])).apply(params, obs, action, rngs=rngs)
 
     def entropy_of(spec: Spec) -> Temperature:
         return make_temperature(
-            "sac", temperature, initial_temperature, final_temperature, temperature_steps,
-            target_entropy * spec.action_space.shape[0], make_torso("sac", spec, torso, hidden_sizes, activation),
+            owner, temperature, initial_temperature, final_temperature, temperature_steps,
+            target_entropy * spec.action_space.shape[0], make_torso(owner, spec, torso, hidden_sizes, activation),
         )  # fmt: skip
 
-    def init(key: Key, spec: Spec) -> ReplayState:
-        check_bounded("sac", spec, "discrete_sac or dqn")
+    def init(key: Key, spec: Spec) -> Learner:
+        check_bounded(owner, spec, "discrete_sac or dqn")
         actor_key, critic_key, alpha_key = jax.random.split(key, 3)
         obs, action = off_policy.examples(spec)
-        critics = make_critics("sac", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
+        critics = make_critics(owner, spec, torso, hidden_sizes, activation, layer_norm=layer_norm)(num_critics)
         critic_params = critics.init(critic_key, obs, action)
         params = SACParams(actor(spec).init(actor_key, obs), critic_params, entropy_of(spec).init(alpha_key, obs))
-        return experience.init(off_policy.first_learner(params, critic_params, optimizers), spec)
+        return off_policy.first_learner(params, critic_params, optimizers)
 
     def act(state: ReplayState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
-        return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
+        return off_policy.draw_action(policy, space, key, step, warmup_steps, explore), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         next_key, action_key, subset_key, *drop_keys = jax.random.split(key, 6)
         action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)
         next_action, next_log_prob = actor(spec).apply(params.actor, batch.next_obs).sample_and_log_prob(seed=next_key)
         chosen = off_policy.some_critics(subset_key, target, target_critics)
         next_q = q_values(chosen, batch.next_obs, next_action, spec, drop_keys[0]).min(axis=0)
-        next_value = next_q - entropy.value(params.temperature, batch.next_obs, step) * next_log_prob  # equation 3
+        next_alpha = entropy.value(params.temperature, batch.next_obs, moment.begin)
+        next_value = next_q - next_alpha * next_log_prob  # equation 3
         y = batch.reward + batch.discount * next_value  # equation 2
 
         def critic_loss(critic_params: PyTree):  # equation 5
@@ -203,35 +218,25 @@ def soft_actor_critic(
             loss, errors = off_policy.squared_errors(q, y, weights)
             return loss, (errors, q.mean())
 
-        critics, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        alpha = entropy.value(params.temperature, batch.obs, step)
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+        alpha = entropy.value(params.temperature, batch.obs, moment.begin)
 
         def actor_loss(actor_params: PyTree):  # equation 9
             drawn, log_prob = actor(spec).apply(actor_params, batch.obs).sample_and_log_prob(seed=action_key)
-            q = POLICY_VALUES[policy_value](q_values(critics, batch.obs, drawn, spec, drop_keys[2]), axis=0)
+            q = POLICY_VALUES[policy_value](q_values(params.critics, batch.obs, drawn, spec, drop_keys[2]), axis=0)
             return jnp.mean(alpha * log_prob - q), -log_prob
 
         def improve():
-            actor, actor_opt, _, entropies = descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)
+            moved, moved_opt, _, entropies = descend("actor", actor_loss, optimizers, params, opt_state)
 
             def temperature_loss(temperature: PyTree):  # equation 18
-                return entropy.loss(temperature, batch.obs, step, entropies), ()
+                return entropy.loss(temperature, batch.obs, moment.begin, entropies), ()
 
-            temperature, temperature_opt, *_ = descend(
-                optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-            )
-            return SACParams(actor, critics, temperature), SACParams(actor_opt, critic_opt, temperature_opt)
+            return descend("temperature", temperature_loss, optimizers, moved, moved_opt)[:2]
 
-        unchanged = params._replace(critics=critics), opt_state._replace(critics=critic_opt)
-        params, opt_state = every(policy_delay, count, improve, unchanged)
-        target = every(target_update_every, count, lambda: optax.incremental_update(critics, target, tau), target)
+        params, opt_state = every(policy_delay, moment.count, improve, (params, opt_state))
+        target = off_policy.follow(target_update_every, moment.count, params.critics, target, tau)
         values = dict(zip(METRICS, (loss, q_mean, -next_log_prob.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, values
 
-    update = experience.make_update(gradient_step, METRICS)
-    return Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="sac", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
+    return SoftActorCritic(init, act, gradient_step)

@@ -12,17 +12,16 @@ from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_scale import check_bounded, from_action_space
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
-from jaxrl.learning.off_policy import descend, every
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
+from jaxrl.learning.off_policy import descend
 from jaxrl.learning.temperature import Temperature, check_temperature, make_temperature
 from jaxrl.networks import SquashedGaussian, Value, make_critics, make_torso
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, PyTree, Spec
+from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec
 
-METRICS = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
+METRICS: tuple[str, ...] = ("critic_loss", "value_loss", "q_mean", "entropy", "temperature")
 
 
 class SACV1Params(NamedTuple):
@@ -169,10 +168,12 @@ def sac_v1(
         policy, space = actor(state.spec).apply(state.params.actor, obs), state.spec.action_space
         return off_policy.draw_action(policy, space, key, step, experience.warmup_steps, explore), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(
+        spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment
+    ) -> tuple[Learner, Array, Metrics]:
         params, target, opt_state = learner
         action, entropy = from_action_space(batch.action, spec.action_space), entropy_of(spec)
-        alpha = entropy.value(params.temperature, batch.obs, step)
+        alpha = entropy.value(params.temperature, batch.obs, moment.begin)
         y = batch.reward + batch.discount * value(spec).apply(target, batch.next_obs)  # equation 8
 
         def actor_loss(actor_params: PyTree):  # equation 12, with the action of equation 11
@@ -189,27 +190,14 @@ def sac_v1(
             return loss, (errors, q.mean())
 
         def temperature_loss(temperature: PyTree):
-            return entropy.loss(temperature, batch.obs, step, entropies), ()
+            return entropy.loss(temperature, batch.obs, moment.begin, entropies), ()
 
-        actor_params, actor_opt, _, (soft_q, entropies) = descend(
-            optimizers.actor, actor_loss, params.actor, opt_state.actor
-        )
-        critic_params, critic_opt, q_loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        value_params, value_opt, v_loss, _ = descend(optimizers.value, value_loss, params.value, opt_state.value)
-        alpha_params, alpha_opt, *_ = descend(
-            optimizers.temperature, temperature_loss, params.temperature, opt_state.temperature
-        )
-        target = every(target_update_every, count, lambda: optax.incremental_update(value_params, target, tau), target)
-        params = SACV1Params(actor_params, critic_params, value_params, alpha_params)
-        opt_state = SACV1Params(actor_opt, critic_opt, value_opt, alpha_opt)
+        params, opt_state, _, (soft_q, entropies) = descend("actor", actor_loss, optimizers, params, opt_state)
+        params, opt_state, q_loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+        params, opt_state, v_loss, _ = descend("value", value_loss, optimizers, params, opt_state)
+        params, opt_state, *_ = descend("temperature", temperature_loss, optimizers, params, opt_state)
+        target = off_policy.follow(target_update_every, moment.count, params.value, target, tau)
         metrics = dict(zip(METRICS, (q_loss, v_loss, q_mean, entropies.mean(), alpha.mean()), strict=True))
         return Learner(params, target, opt_state), errors, metrics
 
-    update = experience.make_update(gradient_step, METRICS)
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="sac_v1", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, experience.make_update(gradient_step, METRICS))

@@ -13,14 +13,13 @@ from jaxrl.constructors import agent_constructor
 from jaxrl.learning import off_policy
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import Learner, ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import Learner, Moment, ReplayState, make_experience
 from jaxrl.learning.off_policy import descend, every
 from jaxrl.networks import TanhPolicy, make_critics, make_torso
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 class TD3Params(NamedTuple):
@@ -161,7 +160,7 @@ def td3(
                 action = off_policy.explore_at_first(uniform_key, action, step, experience.warmup_steps)
         return to_action_space(action, state.spec.action_space), memory, {}
 
-    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, count: Array, step: Array):
+    def gradient_step(spec: Spec, learner: Learner, batch: NStep, weights: Array, key: Key, moment: Moment):
         params, target, opt_state = learner
         action = from_action_space(batch.action, spec.action_space)
         smoothing = jnp.clip(target_noise * jax.random.normal(key, action.shape), -target_noise_clip, target_noise_clip)
@@ -175,37 +174,22 @@ def td3(
             return loss, (errors, q.mean())
 
         def actor_loss(actor_params: PyTree):  # the policy goes up along the gradient of the first critic
-            first = jax.tree.map(lambda x: x[:1], critic_params)
+            first = jax.tree.map(lambda x: x[:1], params.critics)
             return -critics(spec, 1).apply(first, batch.obs, actor(spec).apply(actor_params, batch.obs)).mean(), ()
 
-        critic_params, critic_opt, loss, (errors, q_mean) = descend(
-            optimizers.critics, critic_loss, params.critics, opt_state.critics
-        )
-        actor_params, actor_opt = every(
-            policy_delay,
-            count,
-            lambda: descend(optimizers.actor, actor_loss, params.actor, opt_state.actor)[:2],
-            (params.actor, opt_state.actor),
-        )
-        params = TD3Params(actor_params, critic_params)
-        periods = TD3Params(actor_target_update_every or target_update_every, target_update_every)
+        params, opt_state, loss, (errors, q_mean) = descend("critics", critic_loss, optimizers, params, opt_state)
+
+        def improve():
+            return descend("actor", actor_loss, optimizers, params, opt_state)[:2]
+
+        params, opt_state = every(policy_delay, moment.count, improve, (params, opt_state))
+        actor_period = actor_target_update_every or target_update_every
         target = TD3Params(
-            *(
-                every(period, count, lambda p=p, t=t: optax.incremental_update(p, t, tau), t)
-                for period, p, t in zip(periods, params, target, strict=True)
-            )
+            off_policy.follow(actor_period, moment.count, params.actor, target.actor, tau),
+            off_policy.follow(target_update_every, moment.count, params.critics, target.critics, tau),
         )
-        learner = Learner(params, target, TD3Params(actor_opt, critic_opt))
-        return learner, errors, {"critic_loss": loss, "q_mean": q_mean}
+        return Learner(params, target, opt_state), errors, {"critic_loss": loss, "q_mean": q_mean}
 
     learn = experience.make_update(gradient_step, ("critic_loss", "q_mean"))
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": jnp.float32(exploring.scale(step))}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, exploring.init_memory, name="td3",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, learn, {"noise": exploring.scale}, init_memory=exploring.init_memory)

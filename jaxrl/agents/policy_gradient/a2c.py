@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor, preset
 from jaxrl.learning import actor_critic
-from jaxrl.learning.actor_critic import Batch, policy_and_value
+from jaxrl.learning.actor_critic import Batch, Networks, policy_and_value
 from jaxrl.learning.advantages import whiten
 from jaxrl.learning.optimizer import make_optimizer
 from jaxrl.learning.pop_art import PopArt, init_pop_art
-from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
+from jaxrl.networks.actor_critic import ActorCritic, check_network
 from jaxrl.transforms.normalize import normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -108,36 +108,27 @@ def a2c(
     check_network("a2c", hidden_sizes, activation, cell, cell_size)
     descent = make_optimizer("a2c", optimizer, learning_rate, max_grad_norm, anneal_steps)
 
-    def network(spec: Spec) -> ActorCritic:
-        return make_actor_critic(
-            "a2c", spec, torso, hidden_sizes, activation, shared_torso=shared_torso, cell=cell, cell_size=cell_size
-        )
-
-    def init_memory(num_envs: int) -> Array | tuple:
-        return actor_critic.init_memory(num_envs, shared_torso, cell, cell_size)
+    networks = Networks("a2c", torso, hidden_sizes, activation, shared_torso, cell, cell_size)
 
     def init(key: Key, spec: Spec) -> A2CState:
-        params = actor_critic.init_params(network(spec), key, spec, init_memory(1))
+        params = networks.init(key, spec)
         return A2CState(spec, params, descent.init(params), init_pop_art() if pop_art else ())
-
-    def act(state: A2CState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
-        return actor_critic.act(network(state.spec), state.params, state.spec, memory, obs, key, explore)
 
     def loss(params: PyTree, batch: Batch, spec: Spec) -> tuple[Array, Metrics]:
         return a2c_loss(
-            network(spec), params, batch, value_coef=value_coef, entropy_coef=entropy_coef,
+            networks.of(spec), params, batch, value_coef=value_coef, entropy_coef=entropy_coef,
             normalize_advantage=normalize_advantage,
         )  # fmt: skip
 
     def update(state: A2CState, trajectory: Transition, key: Key, step: Array) -> tuple[A2CState, Metrics]:
         params, scale, batch, explained = actor_critic.make_batch(
-            network(state.spec), state.params, state.scale, trajectory, gamma, gae_lambda, pop_art_rate
+            networks.of(state.spec), state.params, state.scale, trajectory, gamma, gae_lambda, pop_art_rate
         )
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch, state.spec)
         params, opt_state = descent.step(params, state.opt_state, grads, step)
         return A2CState(state.spec, params, opt_state, scale), metrics | {"explained_variance": explained}
 
-    agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="a2c")
+    agent = Agent(init, networks.act, update, num_envs, rollout_length, networks.init_memory, name="a2c")
     return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
 
 

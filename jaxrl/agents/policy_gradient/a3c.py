@@ -11,10 +11,10 @@ from jaxrl import checks
 from jaxrl.agents.policy_gradient.a2c import a2c_loss
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import actor_critic
-from jaxrl.learning.actor_critic import Batch
+from jaxrl.learning.actor_critic import Batch, Networks
 from jaxrl.learning.minibatch import WORKER, by_worker, check_workers
 from jaxrl.learning.optimizer import make_optimizer
-from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.transforms.normalize import normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -114,25 +114,19 @@ def a3c(
     check_network("a3c", hidden_sizes, activation, cell, cell_size)
     descent = make_optimizer("a3c", optimizer, learning_rate, max_grad_norm, anneal_steps)
 
-    def network(spec: Spec) -> ActorCritic:
-        return make_actor_critic(
-            "a3c", spec, torso, hidden_sizes, activation, shared_torso=shared_torso, cell=cell, cell_size=cell_size
-        )
-
-    def init_memory(num_envs: int) -> Array | tuple:
-        return actor_critic.init_memory(num_envs, shared_torso, cell, cell_size)
+    networks = Networks("a3c", torso, hidden_sizes, activation, shared_torso, cell, cell_size)
 
     def slot(step: Array) -> Array:
         return step // (num_envs * rollout_length) % delay  # the step counts on within a round; the slot stays
 
     def init(key: Key, spec: Spec) -> A3CState:
-        params = actor_critic.init_params(network(spec), key, spec, init_memory(1))
+        params = networks.init(key, spec)
         copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (delay, num_workers, *x.shape)), params) if delay else ()
         return A3CState(spec, params, descent.init(params), copies)
 
     def act(state: A3CState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
         def one(params: PyTree, memory: PyTree, obs: Array, key: Key):
-            return actor_critic.act(network(state.spec), params, state.spec, memory, obs, key, explore)
+            return networks.act(state._replace(params=params), memory, obs, key, step, explore)
 
         if not (explore and delay):
             return one(state.params, memory, obs, key)
@@ -148,10 +142,10 @@ def a3c(
 
         def loss(params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
             weights = {"value_coef": value_coef, "entropy_coef": entropy_coef}
-            return a2c_loss(network(spec), params, batch, **weights, **options)
+            return a2c_loss(networks.of(spec), params, batch, **weights, **options)
 
         _, _, batch, explained = actor_critic.make_batch(
-            network(spec), params, (), trajectory, gamma, gae_lambda, pop_art_rate=0.0
+            networks.of(spec), params, (), trajectory, gamma, gae_lambda, pop_art_rate=0.0
         )
         grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
         return grads, metrics | {"explained_variance": explained}
@@ -176,5 +170,5 @@ def a3c(
         copies = jax.tree.map(lambda x, new: x.at[slot(step)].set(new[turn]), copies, pulled)
         return A3CState(spec, params, opt_state, copies), jax.tree.map(jnp.mean, metrics)
 
-    agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="a3c")
+    agent = Agent(init, act, update, num_envs, rollout_length, networks.init_memory, name="a3c")
     return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)

@@ -218,10 +218,8 @@ def acer(
     checks.number("acer", 0, clip_rho=clip_rho, trust_region_delta=trust_region_delta)
     checks.integer("acer", num_envs=num_envs, rollout_length=rollout_length, num_samples=num_samples)
     checks.integer("acer", 0, replay_ratio=replay_ratio)
-    check_schedule(
-        "acer", batch_size=batch_size, replay_size=replay_size, warmup_steps=warmup_steps,
-        added=num_envs * rollout_length,
-    )  # fmt: skip
+    sizes = {"batch_size": batch_size, "replay_size": replay_size}
+    check_schedule("acer", sizes, warmup_steps, num_envs * rollout_length)
     check_network("acer", hidden_sizes, activation)
     descent = make_optimizer("acer", optimizer, learning_rate, max_grad_norm, anneal_steps)
     replay = uniform(capacity=replay_size, batch_size=batch_size)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import actor_critic
-from jaxrl.learning.actor_critic import Batch, policy_and_value
+from jaxrl.learning.actor_critic import Batch, Networks, policy_and_value
 from jaxrl.learning.advantages import whiten
 from jaxrl.learning.minibatch import WORKER, check_sizes, scan_minibatches
 from jaxrl.learning.optimizer import make_optimizer
 from jaxrl.learning.pop_art import PopArt, init_pop_art
-from jaxrl.networks.actor_critic import ActorCritic, check_network, make_actor_critic
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.transforms.normalize import normalized
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -139,24 +139,15 @@ def ppo(
     def average(tree: PyTree) -> PyTree:
         return jax.lax.pmean(tree, WORKER) if num_workers > 1 else tree
 
-    def network(spec: Spec) -> ActorCritic:
-        return make_actor_critic(
-            "ppo", spec, torso, hidden_sizes, activation, shared_torso=shared_torso, cell=cell, cell_size=cell_size
-        )
-
-    def init_memory(num_envs: int) -> Array | tuple:
-        return actor_critic.init_memory(num_envs, shared_torso, cell, cell_size)
+    networks = Networks("ppo", torso, hidden_sizes, activation, shared_torso, cell, cell_size)
 
     def init(key: Key, spec: Spec) -> PPOState:
-        params = actor_critic.init_params(network(spec), key, spec, init_memory(1))
+        params = networks.init(key, spec)
         scale = init_pop_art() if pop_art else ()
         return PPOState(spec, params, optimizer.init(params), scale, jnp.float32(kl_coef) if penalized else ())
 
-    def act(state: PPOState, memory: PyTree, obs: Array, key: Key, step: Array, explore: bool = True):
-        return actor_critic.act(network(state.spec), state.params, state.spec, memory, obs, key, explore)
-
     def loss(params: PyTree, batch: Batch, spec: Spec, penalty: Array | tuple) -> tuple[Array, Metrics]:
-        policy, value = policy_and_value(network(spec), params, batch)
+        policy, value = policy_and_value(networks.of(spec), params, batch)
         advantage = whiten(batch.advantage, average=average) if normalize_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
@@ -181,7 +172,7 @@ def ppo(
 
     def update(state: PPOState, trajectory: Transition, key: Key, step: Array) -> tuple[PPOState, Metrics]:
         params, scale, data, explained = actor_critic.make_batch(
-            network(state.spec), state.params, state.scale, trajectory, gamma, gae_lambda, pop_art_rate
+            networks.of(state.spec), state.params, state.scale, trajectory, gamma, gae_lambda, pop_art_rate
         )
 
         def learn(carry: tuple[PyTree, PyTree, Array | tuple], minibatch: Batch):
@@ -198,13 +189,13 @@ def ppo(
         metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
         penalty = state.kl_coef
         if penalized:
-            policy, _ = policy_and_value(network(state.spec), params, data)
+            policy, _ = policy_and_value(networks.of(state.spec), params, data)
             kl = divergence(policy.log_prob(data.action) - data.log_prob)
             metrics |= {"kl_coef": penalty, "update_kl": kl}
             penalty = adapted(penalty, kl, kl_target)
         return PPOState(state.spec, params, opt_state, scale, penalty), metrics
 
-    agent = Agent(init, act, update, num_envs, rollout_length, init_memory, name="ppo")
+    agent = Agent(init, networks.act, update, num_envs, rollout_length, networks.init_memory, name="ppo")
     return normalized(agent, gamma, observations=normalize_observations, rewards=normalize_rewards)
 
 

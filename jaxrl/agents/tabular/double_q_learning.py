@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -54,21 +54,12 @@ def double_q_learning(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
-    epsilon_at = common.check_control(
-        "double_q_learning",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("double_q_learning", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("double_q_learning", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> DoubleQLearningState:
         table = common.action_values("double_q_learning", spec, initial_value)
         return DoubleQLearningState(spec, jnp.stack([table, table]))
-
-    act = common.act_epsilon_greedily(epsilon_at)
 
     def update(
         state: DoubleQLearningState, trajectory: Transition, key: Key, step: Array
@@ -83,6 +74,4 @@ def double_q_learning(
         tables = state.tables + learning_rate * error * moved
         return DoubleQLearningState(state.spec, tables), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, name="double_q_learning", tolerates_stale_actions=True
-    )
+    return common.off_policy_control("double_q_learning", init, epsilon_at, update)

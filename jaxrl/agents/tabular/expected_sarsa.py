@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy_probabilities
+from jaxrl.exploration import epsilon_greedy_probabilities, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.learning.tables import TableState
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
@@ -40,18 +40,10 @@ def expected_sarsa(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
-    epsilon_at = common.check_control(
-        "expected_sarsa",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("expected_sarsa", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("expected_sarsa", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     init = common.init_table("expected_sarsa", initial_value)
-    act = common.act_epsilon_greedily(epsilon_at)
 
     def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
@@ -60,4 +52,4 @@ def expected_sarsa(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="expected_sarsa", tolerates_stale_actions=True)
+    return common.off_policy_control("expected_sarsa", init, epsilon_at, update)

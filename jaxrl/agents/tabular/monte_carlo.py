@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
+from jaxrl.exploration import linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.returns import discounted_returns
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
@@ -66,15 +67,8 @@ def monte_carlo(
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
     checks.integer("monte_carlo", rollout_length=rollout_length)
-    epsilon_at = common.check_control(
-        "monte_carlo",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("monte_carlo", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("monte_carlo", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> MonteCarloState:
         q = common.action_values("monte_carlo", spec, initial_value)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -59,15 +59,8 @@ def n_step_sarsa(
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
     checks.integer("n_step_sarsa", n=n)
-    epsilon_at = common.check_control(
-        "n_step_sarsa",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("n_step_sarsa", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("n_step_sarsa", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> NStepSarsaState:
         q = common.action_values("n_step_sarsa", spec, initial_value)
@@ -91,8 +84,4 @@ def n_step_sarsa(
         metrics = {"td_error": errors.sum() / jnp.maximum(due.sum(), 1), "epsilon": epsilon_at(step)}
         return NStepSarsaState(state.spec, q, next_action, window), metrics
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="n_step_sarsa",
-        interrupt=common.forget_window,
-    )  # fmt: skip
+    return common.on_policy_control("n_step_sarsa", init, epsilon_at, update, interrupt=common.forget_window)

@@ -71,7 +71,4 @@ def n_step_td(
         weights, errors = jax.lax.scan(learn, state.weights, (window.steps, returns, due))
         return NStepTDState(state.spec, weights, window), {"td_error": errors.sum() / jnp.maximum(due.sum(), 1)}
 
-    return Agent(
-        init, common.act_by(policy), update, num_envs=1, rollout_length=1, name="n_step_td",
-        tolerates_stale_actions=True, interrupt=common.forget_window,
-    )  # fmt: skip
+    return common.prediction("n_step_td", init, policy, update, common.forget_window)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxrl.constructors import agent_constructor
+from jaxrl.exploration import linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.learning.tables import TableState
 from jaxrl.types import Agent, Array, Key, Metrics, Transition
@@ -43,18 +44,10 @@ def q_learning(
       >>> q_learning(epsilon_start=0.1, epsilon_final=0.1).name
       'q_learning'
     """
-    epsilon_at = common.check_control(
-        "q_learning",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("q_learning", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("q_learning", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     init = common.init_table("q_learning", initial_value)
-    act = common.act_epsilon_greedily(epsilon_at)
 
     def update(state: TableState, trajectory: Transition, key: Key, step: Array) -> tuple[TableState, Metrics]:
         obs, action, reward, terminated, _, next_obs, _ = common.only(trajectory)
@@ -62,4 +55,4 @@ def q_learning(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return TableState(state.spec, q), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    return Agent(init, act, update, num_envs=1, rollout_length=1, name="q_learning", tolerates_stale_actions=True)
+    return common.off_policy_control("q_learning", init, epsilon_at, update)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -49,15 +49,8 @@ def sarsa(
     Raises:
       JaxrlError: where an argument is out of its range; at `init`, where the environment does not fit.
     """
-    epsilon_at = common.check_control(
-        "sarsa",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("sarsa", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("sarsa", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> SarsaState:
         return SarsaState(spec, common.action_values("sarsa", spec, initial_value), jnp.int32(0))
@@ -69,5 +62,4 @@ def sarsa(
         q = state.q + learning_rate * error * common.indicator(state.q, obs, action)
         return SarsaState(state.spec, q, next_action), {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa")
+    return common.on_policy_control("sarsa", init, epsilon_at, update)

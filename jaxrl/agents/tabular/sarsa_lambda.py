@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import tables as common
 from jaxrl.types import Agent, Array, Key, Metrics, Spec, Transition
 
@@ -60,15 +60,8 @@ def sarsa_lambda(
     """
     checks.number("sarsa_lambda", 0, 1, lambda_=lambda_)
     checks.one_of("sarsa_lambda", TRACES, traces=traces)
-    epsilon_at = common.check_control(
-        "sarsa_lambda",
-        learning_rate=learning_rate,
-        gamma=gamma,
-        epsilon_start=epsilon_start,
-        epsilon_final=epsilon_final,
-        epsilon_decay_steps=epsilon_decay_steps,
-        initial_value=initial_value,
-    )
+    common.check_learning("sarsa_lambda", learning_rate, gamma, initial_value)
+    epsilon_at = linear_epsilon("sarsa_lambda", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def init(key: Key, spec: Spec) -> SarsaLambdaState:
         q = common.action_values("sarsa_lambda", spec, initial_value)
@@ -87,8 +80,7 @@ def sarsa_lambda(
         metrics = {"td_error": jnp.abs(error), "epsilon": epsilon_at(step)}
         return SarsaLambdaState(state.spec, q, trace, next_action), metrics
 
-    act = common.act_on_policy(epsilon_at)
-    return Agent(
-        init, act, update, num_envs=1, rollout_length=1, init_memory=common.nothing_chosen, name="sarsa_lambda",
-        interrupt=lambda state, step: state._replace(trace=jnp.zeros_like(state.trace)),
-    )  # fmt: skip
+    def interrupt(state: SarsaLambdaState, step: Array) -> SarsaLambdaState:
+        return state._replace(trace=jnp.zeros_like(state.trace))
+
+    return common.on_policy_control("sarsa_lambda", init, epsilon_at, update, interrupt=interrupt)

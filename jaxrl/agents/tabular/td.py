@@ -77,7 +77,4 @@ def td(
         nothing = jnp.zeros_like(state.trace)
         return state._replace(weights=state.weights + state.pending, trace=nothing, pending=nothing)
 
-    return Agent(
-        init, common.act_by(policy), update, num_envs=1, rollout_length=1, name="td", tolerates_stale_actions=True,
-        interrupt=interrupt,
-    )  # fmt: skip
+    return common.prediction("td", init, policy, update, interrupt)

@@ -9,20 +9,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor, preset
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning import value_heads, value_regression
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.experience import ReplayState, make_experience
+from jaxrl.learning.value_heads import LOSSES
+from jaxrl.learning.value_regression import Loss
 from jaxrl.losses import take
 from jaxrl.networks import DUELING, QNetwork, make_q_network
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 @agent_constructor
@@ -132,12 +132,9 @@ def dqn(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "dqn", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
-    )  # fmt: skip
-    checks.number("dqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.integer("dqn", epsilon_decay_steps=epsilon_decay_steps, atoms=atoms, quantiles=quantiles)
+    check_network("dqn", hidden_sizes, activation)
+    checks.one_of("dqn", LOSSES, loss=loss)
+    checks.integer("dqn", atoms=atoms, quantiles=quantiles)
     checks.number("dqn", v_min=v_min, v_max=v_max)
     checks.one_of("dqn", DUELING, dueling_aggregation=dueling_aggregation)
     if atoms > 1 and quantiles > 1:
@@ -149,8 +146,8 @@ def dqn(
         head = value_heads.categorical(atoms, v_min, v_max)
     else:
         head = value_heads.quantile(quantiles) if quantiles > 1 else value_heads.expectation(loss)
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    optimizer = value_regression.clipped_adam("dqn", learning_rate, max_grad_norm)
+    epsilon_at = linear_epsilon("dqn", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
         return make_q_network(
@@ -194,15 +191,7 @@ def dqn(
         target_update_every=target_update_every, tau=tau, target_network=target_network, anneal_steps=anneal_steps,
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"epsilon": epsilon_at(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, name="dqn", tolerates_stale_actions=True,
-        interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, learn, {"epsilon": epsilon_at})
 
 
 @preset(dqn)

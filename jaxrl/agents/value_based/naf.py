@@ -7,19 +7,20 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl import checks
 from jaxrl.constructors import agent_constructor
 from jaxrl.learning import value_regression
 from jaxrl.learning.action_noise import check_noise, make_action_noise
 from jaxrl.learning.action_scale import check_bounded, from_action_space, to_action_space
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.value_regression import Loss
 from jaxrl.networks import make_torso, orthogonal
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.networks.module import Module
 from jaxrl.replay import Replay
 from jaxrl.replay.n_step import NStep
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 
 class Quadratic(NamedTuple):
@@ -165,11 +166,9 @@ def naf(
         hindsight=hindsight, warmup_steps=warmup_steps, replay_ratio=replay_ratio,
         normalize_observations=normalize_observations, num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "naf", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation,
-    )  # fmt: skip
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
+    check_network("naf", hidden_sizes, activation)
+    checks.one_of("naf", LOSSES, loss=loss)
+    optimizer = value_regression.clipped_adam("naf", learning_rate, max_grad_norm)
     wander = make_action_noise("naf", noise, noise_scale, noise_final, noise_decay_steps, theta=noise_theta)
 
     def network(spec: Spec) -> NAFNetwork:
@@ -201,12 +200,4 @@ def naf(
         target_update_every=target_update_every, tau=tau,
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"noise": wander.scale(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, wander.init_memory, name="naf",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, learn, {"noise": wander.scale}, init_memory=wander.init_memory)

@@ -10,10 +10,11 @@ import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning.experience import check_replay_size, example_trajectory, interrupt_of
 from jaxrl.losses import take
-from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
+from jaxrl.networks import QNetwork, make_q_network
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.replay import ring, uniform
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -142,25 +143,23 @@ def nfq(
       500
     """
     checks.number("nfq", 0, open_low=True, learning_rate=learning_rate)
-    checks.number("nfq", 0, 1, gamma=gamma, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
-    checks.integer("nfq", epsilon_decay_steps=epsilon_decay_steps, replay_size=replay_size, num_envs=num_envs)
+    checks.number("nfq", 0, 1, gamma=gamma)
+    checks.integer("nfq", replay_size=replay_size, num_envs=num_envs, rollout_length=rollout_length)
     checks.integer("nfq", num_iterations=num_iterations, num_gradient_steps=num_gradient_steps)
-    checks.integer("nfq", rollout_length=rollout_length)
-    checks.integer("nfq", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
     checks.integer("nfq", 0, batch_size=batch_size)
     checks.one_of("nfq", OPTIMIZERS, optimizer=optimizer)
     if batch_size and optimizer == "rprop":
         raise checks.JaxrlError(
             f"nfq: batch_size={batch_size} is not accepted with optimizer='rprop'; it must be 0, or optimizer='adam'"
         )
-    checks.one_of("nfq", ACTIVATIONS, activation=activation)
+    check_network("nfq", hidden_sizes, activation)
     check_replay_size("nfq", replay_size, num_envs * rollout_length)
     data = uniform(capacity=replay_size, batch_size=1)  # nothing is drawn from it
     if optimizer == "adam":
         fit_optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps))
     else:
         fit_optimizer = rprop(learning_rate)
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    epsilon_at = linear_epsilon("nfq", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
         return make_q_network("nfq", spec, torso, hidden_sizes, activation)

@@ -10,11 +10,12 @@ import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy
+from jaxrl.exploration import epsilon_greedy, linear_epsilon
 from jaxrl.learning.minibatch import check_sizes, scan_minibatches
 from jaxrl.learning.optimizer import make_optimizer
 from jaxrl.losses import take
-from jaxrl.networks import ACTIVATIONS, QNetwork, make_q_network
+from jaxrl.networks import QNetwork, make_q_network
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.returns import lambda_returns
 from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -96,14 +97,11 @@ def pqn(
       128
     """
     checks.number("pqn", 0, 1, gamma=gamma, lambda_=lambda_)
-    checks.number("pqn", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final)
     sizes: dict[str, Any] = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
     check_sizes("pqn", num_envs=num_envs, rollout_length=rollout_length, **sizes)
-    checks.integer("pqn", epsilon_decay_steps=epsilon_decay_steps)
-    checks.integer("pqn", **{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
-    checks.one_of("pqn", ACTIVATIONS, activation=activation)
+    check_network("pqn", hidden_sizes, activation)
     optimizer = make_optimizer("pqn", "radam", learning_rate, max_grad_norm, anneal_steps, ("radam",))
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    epsilon_at = linear_epsilon("pqn", epsilon_start, epsilon_final, epsilon_decay_steps)
 
     def network(spec: Spec) -> QNetwork:
         return make_q_network("pqn", spec, torso, hidden_sizes, activation, layer_norm=layer_norm)

@@ -6,22 +6,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl import checks
 from jaxrl.constructors import agent_constructor
-from jaxrl.exploration import epsilon_greedy, spread_epsilons
+from jaxrl.exploration import epsilon_greedy, linear_epsilon, spread_epsilons
 from jaxrl.learning import value_regression
-from jaxrl.learning.experience import ReplayState, interrupt_of, make_experience
+from jaxrl.learning.experience import ReplayState, make_experience
 from jaxrl.learning.value_heads import LOSSES
-from jaxrl.learning.value_regression import Loss, check_regression
+from jaxrl.learning.value_regression import Loss
 from jaxrl.losses import take
+from jaxrl.networks.actor_critic import check_network
 from jaxrl.networks.q_network import DUELING
 from jaxrl.networks.recurrent import CELLS, RecurrentQNetwork, carry_size, make_recurrent_q_network
 from jaxrl.replay import Replay, Sample
 from jaxrl.returns import n_step_returns
-from jaxrl.transforms.normalize import act_normalized
-from jaxrl.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from jaxrl.types import Agent, Array, Key, PyTree, Spec
 
 RESCALE_SLOPE = 1e-3  # epsilon of the value rescaling
 
@@ -193,20 +192,22 @@ def r2d2(
         warmup_steps=warmup_steps, replay_ratio=replay_ratio, normalize_observations=normalize_observations,
         num_envs=num_envs, rollout_length=rollout_length,
     )  # fmt: skip
-    check_regression(
-        "r2d2", learning_rate=learning_rate, max_grad_norm=max_grad_norm, target_update_every=target_update_every,
-        tau=tau, loss=loss, hidden_sizes=hidden_sizes, activation=activation, anneal_steps=anneal_steps,
-    )  # fmt: skip
-    checks.number("r2d2", 0, 1, epsilon_start=epsilon_start, epsilon_final=epsilon_final, priority_eta=priority_eta)
+    check_network("r2d2", hidden_sizes, activation)
+    checks.one_of("r2d2", LOSSES, loss=loss)
+    checks.number("r2d2", 0, 1, priority_eta=priority_eta)
     checks.number("r2d2", 0, epsilon_spread=epsilon_spread)
-    checks.integer("r2d2", epsilon_decay_steps=epsilon_decay_steps, unroll=unroll, cell_size=cell_size)
+    checks.integer("r2d2", unroll=unroll, cell_size=cell_size)
     checks.integer("r2d2", 0, burn_in=burn_in)
     checks.one_of("r2d2", CELLS, cell=cell)
     checks.one_of("r2d2", DUELING, dueling_aggregation=dueling_aggregation)
     length = burn_in + unroll
-    experience.check_capacity(experience.num_envs * length, "num_envs * (burn_in + unroll)")
-    optimizer = value_regression.clipped_adam(learning_rate, max_grad_norm)
-    epsilon_at = optax.linear_schedule(epsilon_start, epsilon_final, epsilon_decay_steps)
+    capacity, least = experience.replay.capacity, num_envs * length
+    if capacity is not None and capacity < least:
+        text = "replay.capacity" if isinstance(replay, Replay) else "replay_size"
+        text += f"={capacity} is not accepted; it must be at least num_envs * (burn_in + unroll), which is {least}"
+        raise checks.JaxrlError(f"r2d2: {text}")
+    optimizer = value_regression.clipped_adam("r2d2", learning_rate, max_grad_norm)
+    epsilon_at = linear_epsilon("r2d2", epsilon_start, epsilon_final, epsilon_decay_steps)
     squash, unsquash = (rescale_value, unscale_value) if rescale else (lambda x: x, lambda x: x)
 
     def network(spec: Spec) -> RecurrentQNetwork:
@@ -287,12 +288,4 @@ def r2d2(
         extras=("memory",),
     )  # fmt: skip
 
-    def update(state: ReplayState, trajectory: Transition, key: Key, step: Array) -> tuple[ReplayState, Metrics]:
-        state, metrics = learn(state, trajectory, key, step)
-        return state, metrics | {"epsilon": epsilon_at(step)}
-
-    agent = Agent(
-        init, act, update, experience.num_envs, experience.rollout_length, init_memory, name="r2d2",
-        tolerates_stale_actions=True, interrupt=interrupt_of(experience.replay),
-    )  # fmt: skip
-    return act_normalized(agent) if normalize_observations else agent
+    return experience.agent(init, act, learn, {"epsilon": epsilon_at}, init_memory=init_memory)

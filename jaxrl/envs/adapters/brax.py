@@ -10,15 +10,13 @@ generalized 62k, mjx 46k steps/s), and it compiles in half the time.
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxrl import checks
 from jaxrl.envs.adapters import physics
-from jaxrl.types import Array, Env, Key, Outcome, PyTree, Spec, box
+from jaxrl.types import Array, Env
 
 NAMES = (
     "ant",
@@ -39,13 +37,6 @@ FAILING = {
     "brax/swimmer": "brax/swimmer: brax's own code for it calls jnp.clip with an argument that jax no longer has; "
     "Swimmer-misc (gymnax) is a swimmer that runs"
 }
-
-
-class BraxState(NamedTuple):
-    """An environment's state: brax's own, and `time`, the steps taken in this episode (int32)."""
-
-    base: PyTree
-    time: Array
 
 
 def list_ids() -> list[str]:
@@ -103,31 +94,13 @@ def brax_env(name: str, *, backend: str = "spring", episode_length: int = 1000, 
             physics.refuse_inert(owner, system, system.mj_model, scales)
             base.sys = physics.scale_physics(owner, system, scales)
 
-    # brax mixes Python numbers and weak types into its states; a scan's carry wants the dtypes of the first one.
-    like = jax.eval_shape(base.reset, jax.random.key(0))
-    if not isinstance(like.obs, jax.ShapeDtypeStruct):
+    if not isinstance(jax.eval_shape(base.reset, jax.random.key(0)).obs, jax.ShapeDtypeStruct):
         raise checks.JaxrlError(f"{owner}: observations that are dictionaries are not supported (obs_mode)")
 
-    def typed(state: PyTree) -> PyTree:
-        return jax.tree.map(lambda x, aval: jnp.asarray(x, aval.dtype), state, like)
+    def moved(state: Any) -> tuple[Array, Array]:
+        return state.pipeline_state.q, state.pipeline_state.qd
 
-    pack, unpack = physics.packing(like)
-
-    def reset(key: Key) -> tuple[BraxState, Array]:
-        state = typed(base.reset(key))
-        return BraxState(pack(state), jnp.int32(0)), state.obs
-
-    def step(key: Key, state: BraxState, action: Array) -> tuple[BraxState, Outcome]:
-        successor = typed(base.step(unpack(state.base), action))
-        time = state.time + 1
-        moved = successor.pipeline_state.q, successor.pipeline_state.qd
-        terminated = (successor.done > 0) | ~physics.all_finite(successor.obs, successor.reward, *moved)
-        truncated = (time >= episode_length) & ~terminated
-        reward, obs = physics.finite(successor.reward.astype(jnp.float32)), physics.finite(successor.obs)
-        return BraxState(pack(successor), time), Outcome(obs, reward, terminated, truncated)
-
-    obs_space = box(-np.inf, np.inf, like.obs.shape, like.obs.dtype)
-    return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), episode_length))
+    return physics.adapt(owner, base, base.reset, moved, lambda state: state.obs, episode_length)
 
 
 def _brax_envs() -> Any:

@@ -140,7 +140,7 @@ def _gymnasium(owner: str) -> Any:
 def _find_atari() -> bool:
     """Registers the Atari games, where their package is installed."""
     try:
-        import ale_py
+        import ale_py  # pyright: ignore[reportMissingImports]  # of an extra
     except ImportError:
         return False
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else each game says on stderr what it is made of

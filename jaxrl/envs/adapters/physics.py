@@ -1,4 +1,4 @@
-"""What the adapters of physics engines share: scales of the physics and the like."""
+"""What the adapters of physics engines share: their states as ours, scales of the physics, and silence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
-from jaxrl.types import Array, PyTree
+from jaxrl.types import Array, Env, Key, Outcome, PyTree, Spec, box
 
 # Factors on the physics, and which fields of a brax `System` or an mjx `Model` each changes, to which power. How hard
 # the engines' constraints are follows the masses, as joints of heavy bodies are no softer than those of light ones: of
@@ -119,32 +119,62 @@ def with_masses_in_use(system: Any) -> Any:
     )
 
 
-def all_finite(*arrays: Array) -> Array:
-    """Whether every number is finite, bool `()`."""
-    return jnp.stack([jnp.isfinite(x).all() for x in arrays]).all()
+class EngineState(NamedTuple):
+    """An environment's state: the engine's own, and `time`, the steps taken in this episode (int32)."""
+
+    base: PyTree
+    time: Array
 
 
-def finite(x: Array) -> Array:
-    """`x` with 0 in place of what is not finite: a terminal state's value does not count, but 0 times NaN is NaN."""
-    return jnp.where(jnp.isfinite(x), x, 0)
+def adapt(
+    owner: str,
+    base: Any,
+    reset: Callable[[Key], Any],
+    moved: Callable[[Any], tuple[Array, Array]],
+    observe: Callable[[Any], Array],
+    episode_length: int,
+) -> Env:
+    """An engine's environment as ours, its actions in `[-1, 1]`.
 
-
-def packing(like: PyTree) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:
-    """Functions that put None in place of a state's arrays without elements, and those arrays back.
-
-    mjx has many, and jaxlib 0.11 crashes where it compiles a sharded program that takes one.
+    Physics that stops being finite terminates, and what is not finite then counts as 0.
 
     Args:
-      like: the state's shapes and dtypes.
+      owner: its id.
+      base: the engine's environment; of its states `reward` and `done` are read here.
+      reset: `reset(key) -> state`, the engine's.
+      moved: of a state, positions and velocities.
+      observe: of a state, what is observed.
+      episode_length: the time limit in environment steps; reaching it truncates.
     """
+    # Engines mix Python numbers and weak types into their states; a scan's carry wants the dtypes of the first one.
+    like = jax.eval_shape(reset, jax.random.key(0))
+    space = box(-np.inf, np.inf, observe(like).shape, observe(like).dtype)
 
-    def pack(state: PyTree) -> PyTree:
+    def typed(state: Any) -> Any:
+        return jax.tree.map(lambda x, aval: jnp.asarray(x, aval.dtype), state, like)
+
+    # mjx has many arrays without elements, and jaxlib 0.11 crashes where it compiles a sharded program that takes one.
+    def pack(state: Any) -> PyTree:
         return jax.tree.map(lambda x: x if x.size else None, state)
 
-    def unpack(packed: PyTree) -> PyTree:
+    def unpack(packed: PyTree) -> Any:
         return jax.tree.map(lambda aval, x: x if aval.size else jnp.zeros(aval.shape, aval.dtype), like, packed)
 
-    return pack, unpack
+    def start(key: Key) -> tuple[EngineState, Array]:
+        state = typed(reset(key))
+        return EngineState(pack(state), jnp.int32(0)), observe(state)
+
+    def step(key: Key, state: EngineState, action: Array) -> tuple[EngineState, Outcome]:
+        successor = typed(base.step(unpack(state.base), action))
+        obs, time = observe(successor), state.time + 1
+        numbers = obs, successor.reward, *moved(successor)
+        terminated = (successor.done > 0) | ~jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
+        truncated = (time >= episode_length) & ~terminated
+        # A terminal state's value does not count, but 0 times NaN is NaN.
+        reward, obs = (jnp.where(jnp.isfinite(x), x, 0) for x in (successor.reward.astype(jnp.float32), obs))
+        return EngineState(pack(successor), time), Outcome(obs, reward, terminated, truncated)
+
+    return Env(start, step, Spec(owner, space, box(-1, 1, (base.action_size,)), episode_length))
 
 
 @contextlib.contextmanager

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks
 from jaxrl.envs.adapters import physics
-from jaxrl.types import Array, Env, Key, Outcome, PyTree, Spec, box
+from jaxrl.types import Array, Env, Key
 
 NAMES = (
     *("AcrobotSwingup", "AcrobotSwingupSparse", "BallInCup", "CartpoleBalance", "CartpoleBalanceSparse"),
@@ -45,13 +44,6 @@ FAILING = {
     for name in ROBOTS
 }
 PARAMETERS = ("episode_length", *physics.SCALES, "ctrl_dt", "sim_dt")
-
-
-class PlaygroundState(NamedTuple):
-    """An environment's state: playground's own, and `time`, the steps taken in this episode (int32)."""
-
-    base: PyTree
-    time: Array
 
 
 def list_ids() -> list[str]:
@@ -103,40 +95,22 @@ def playground_env(
             physics.refuse_inert(owner, base.mjx_model, base.mj_model, scales)
             base._mjx_model = physics.scale_physics(owner, base.mjx_model, scales)
 
-    # Playground's own keys are untyped, and its states hold them.
-    like = jax.eval_shape(lambda key: base.reset(jax.random.key_data(key)), jax.random.key(0))
+    def reset(key: Key) -> Any:
+        return base.reset(jax.random.key_data(key))  # Playground's own keys are untyped, and its states hold them
 
-    def typed(state: PyTree) -> PyTree:
-        return jax.tree.map(lambda x, aval: jnp.asarray(x, aval.dtype), state, like)
+    def moved(state: Any) -> tuple[Array, Array]:
+        return state.data.qpos, state.data.qvel
 
-    pack, unpack = physics.packing(like)
+    def observe(state: Any) -> Array:
+        return state.obs["state"] if isinstance(state.obs, Mapping) else state.obs
 
-    def reset(key: Key) -> tuple[PlaygroundState, Array]:
-        state = typed(base.reset(jax.random.key_data(key)))
-        return PlaygroundState(pack(state), jnp.int32(0)), _vector(state.obs)
-
-    def step(key: Key, state: PlaygroundState, action: Array) -> tuple[PlaygroundState, Outcome]:
-        successor = typed(base.step(unpack(state.base), action))
-        time = state.time + 1
-        moved = successor.data.qpos, successor.data.qvel
-        terminated = (successor.done > 0) | ~physics.all_finite(_vector(successor.obs), successor.reward, *moved)
-        truncated = (time >= limit) & ~terminated
-        reward, obs = (physics.finite(x) for x in (successor.reward.astype(jnp.float32), _vector(successor.obs)))
-        return PlaygroundState(pack(successor), time), Outcome(obs, reward, terminated, truncated)
-
-    observed = _vector(like.obs)
-    obs_space = box(-np.inf, np.inf, observed.shape, observed.dtype)
-    return Env(reset, step, Spec(owner, obs_space, box(-1, 1, (base.action_size,)), limit))
-
-
-def _vector(obs: Any) -> Any:
-    return obs["state"] if isinstance(obs, Mapping) else obs
+    return physics.adapt(owner, base, reset, moved, observe, limit)
 
 
 def _suite(owner: str) -> Any:
     try:
         with jax.ensure_compile_time_eval(), physics.quiet():
-            from mujoco_playground import dm_control_suite
+            from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]  # of an extra
     except ModuleNotFoundError as error:
         raise checks.JaxrlError(
             f"{owner}: the package {error.name} is missing; pip install 'jaxrl[playground]' gets it"

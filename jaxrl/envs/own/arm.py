@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import drawing
-from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
+from jaxrl.envs.own.goals import goal_at_the_end
+from jaxrl.types import Array, Env, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,20 +152,7 @@ def _observe_reach(state: ArmReachState) -> Array:
     return jnp.concatenate([_from_base(state.angles), state.wanted])
 
 
-def _achieved(obs: Array) -> Array:
-    return obs[..., 2:4]
-
-
-def _replace(obs: Array, goal: Array) -> Array:
-    return jnp.concatenate([obs[..., :4], jnp.broadcast_to(goal, obs[..., 4:].shape)], axis=-1)
-
-
-def _reward(achieved: Array, wanted: Array) -> tuple[Array, Array]:
-    near = jnp.linalg.norm(achieved - wanted, axis=-1) <= RADIUS / SCALE
-    return jnp.where(near, jnp.float32(0), jnp.float32(-1)), near
-
-
-ARM_GOAL = Goal(_achieved, _replace, _reward)
+ARM_GOAL = goal_at_the_end(lambda tip, wanted: jnp.linalg.norm(tip - wanted, axis=-1) <= RADIUS / SCALE, size=2)
 
 
 def draw(state: ArmState, axes: Axes):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks
-from jaxrl.types import Array, Discrete, Env, Goal, Key, Outcome, Spec, box
+from jaxrl.envs.own.goals import goal_at_the_end
+from jaxrl.types import Array, Discrete, Env, Key, Outcome, Spec, box
 
 MAX_BITS = 1024
 
@@ -60,18 +61,4 @@ def _flip(bits: Array, index: Array) -> Array:
     return jnp.where(jnp.arange(bits.shape[-1]) == index, 1 - bits, bits)
 
 
-def _achieved(obs: Array) -> Array:
-    return obs[..., : obs.shape[-1] // 2]
-
-
-def _replace(obs: Array, goal: Array) -> Array:
-    bits = _achieved(obs)
-    return jnp.concatenate([bits, jnp.broadcast_to(goal, bits.shape)], axis=-1)
-
-
-def _reward(achieved: Array, wanted: Array) -> tuple[Array, Array]:
-    equal = jnp.all(achieved == wanted, axis=-1)
-    return jnp.where(equal, jnp.float32(0), jnp.float32(-1)), equal
-
-
-GOAL = Goal(_achieved, _replace, _reward)
+GOAL = goal_at_the_end(lambda bits, wanted: jnp.all(bits == wanted, axis=-1))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import drawing
-from jaxrl.types import Array, Env, Goal, Key, Outcome, Spec, box
+from jaxrl.envs.own.goals import goal_at_the_end
+from jaxrl.types import Array, Env, Key, Outcome, Spec, box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,18 +64,4 @@ def draw(state: PointReachState, axes: Axes):
     drawing.field(axes, (-1.1, 1.1), (-1.1, 1.1))
 
 
-def _achieved(obs: Array) -> Array:
-    return obs[..., :2]
-
-
-def _replace(obs: Array, goal: Array) -> Array:
-    position = _achieved(obs)
-    return jnp.concatenate([position, jnp.broadcast_to(goal, position.shape)], axis=-1)
-
-
-def _reward(achieved: Array, wanted: Array) -> tuple[Array, Array]:
-    near = jnp.linalg.norm(achieved - wanted, axis=-1) <= RADIUS
-    return jnp.where(near, jnp.float32(0), jnp.float32(-1)), near
-
-
-GOAL = Goal(_achieved, _replace, _reward)
+GOAL = goal_at_the_end(lambda position, wanted: jnp.linalg.norm(position - wanted, axis=-1) <= RADIUS)
