@@ -10,6 +10,7 @@ from slow_policy import SlowPolicy, gradient
 
 from jaxrl import JaxrlError, init_train, make, train_step
 from jaxrl.agents.policy_gradient.trpo import episode_returns, npg, trpo
+from jaxrl.constructors import parameters
 from jaxrl.learning.baseline import make_baseline
 from jaxrl.types import Discrete, Spec, Transition, box
 
@@ -322,7 +323,7 @@ def test_greedy_and_drawn_actions():
 def test_npg_is_trpo_without_its_search():
     assert (npg().name, trpo().name) == ("npg", "trpo")
     assert trpo().episodic
-    assert "line_search=False" in npg.__doc__
+    assert [parameters(agent)["line_search"].default for agent in (npg, trpo)] == [False, True]
 
 
 # ---------------------------------------------------------------- errors
