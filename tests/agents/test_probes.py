@@ -59,6 +59,8 @@ from jaxrl.networks import acer as acer_networks
 from jaxrl.networks.off_policy import Critic, make_discrete_critics
 from jaxrl.types import Agent, Box, Discrete, Env
 
+pytestmark = pytest.mark.optimized  # they train for longer than they compile
+
 GAMMA = 0.8
 NUM_SEEDS = 4
 HIDDEN = (8,)

@@ -14,6 +14,8 @@ from jaxrl import checks, make, planning, train
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.types import Discrete, Spec, Transition
 
+pytestmark = pytest.mark.optimized  # they train for longer than they compile
+
 NUM_STATES, NUM_ACTIONS, NUM_FEATURES = 5, 3, 4
 LENGTH = 360  # of the stream, and
 ROLLOUT = 40  # of Monte Carlo's parts of it
