@@ -254,8 +254,8 @@ def reset_pool(env: Env, size: int) -> Env:
     """Begins each episode in one of `size` initial states, drawn once from a fixed key.
 
     The loop draws an initial state for each environment at every step, since any may end, and uses it where one did.
-    Of a pool that is a gather, and no physics: a step of Brax's inverted_pendulum costs 39 % more with fresh states, and
-    12 % more with a pool of 256 (springs, 32 environments, two CPU cores).
+    Of a pool that is a gather, and no physics: a step of Brax's inverted_pendulum costs 39 % more with fresh states,
+    and 12 % more with a pool of 256 (springs, 32 environments, two CPU cores).
 
     Args:
       env: any environment, none of whose parameters are traced: the pool is drawn before anything runs. Episodes that
