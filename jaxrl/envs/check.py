@@ -215,12 +215,12 @@ def check_env(env: Env | HostEnv, num_steps: int = 1000, key: Key | None = None)
     checks.random_key("check_env", key)
     if isinstance(env, HostEnv):
         return _play_on_host(env, -(-num_steps // 100), key)
-    faults = _impure(env, key)
+    impure = _impure(env, key)
     played = jax.jit(lambda key: _play(env, key, num_steps))
     (first, outputs), (_, again) = (jax.tree.map(np.asarray, played(key)) for _ in range(2))
-    if not faults and not _equal(outputs, again):
-        name = "step" if _equal(outputs[:, 0], again[:, 0]) else "reset"
-        faults = [f"{name} differs for the same key; what it draws must come from its key, by jax.random"]
+    if not impure and not _equal(outputs, again):
+        impure = ["step" if _equal(outputs[:, 0], again[:, 0]) else "reset"]
+    faults = [f"{name} differs for the same key; what it draws must come from its key, by jax.random" for name in impure]
     first = {text: int(np.argmax(seen)) for text, seen in first.items() if seen.any()}
     faults += [f"{text}, first {f'in step {at}' if at else 'after reset'}" for text, at in first.items()]
     if faults:
@@ -228,7 +228,7 @@ def check_env(env: Env | HostEnv, num_steps: int = 1000, key: Key | None = None)
 
 
 def _impure(env: Env, key: Key) -> list[str]:
-    """Functions that are traced to another program the second time: constants in them were drawn while tracing."""
+    """The names of functions that are traced to another program the second time: constants in them were drawn while tracing."""
     state, _ = jax.eval_shape(env.reset, key)
     action = jax.eval_shape(lambda key: _actions(env.spec, key), key)
 
@@ -240,7 +240,7 @@ def _impure(env: Env, key: Key) -> list[str]:
     for name, function, arguments in (("reset", env.reset, (key,)), ("step", env.step, (key, state, action))):
         first, again = (program(function, *arguments) for _ in range(2))
         if first[0] != again[0] or not _equal(first[1], again[1]):
-            found.append(f"{name} differs for the same key; what it draws must come from its key, by jax.random")
+            found.append(name)
     return found
 
 
