@@ -220,15 +220,16 @@ def check_env(env: Env | HostEnv, num_steps: int = 1000, key: Key | None = None)
     (first, outputs), (_, again) = (jax.tree.map(np.asarray, played(key)) for _ in range(2))
     if not impure and not _equal(outputs, again):
         impure = ["step" if _equal(outputs[:, 0], again[:, 0]) else "reset"]
-    faults = [f"{name} differs for the same key; what it draws must come from its key, by jax.random" for name in impure]
-    first = {text: int(np.argmax(seen)) for text, seen in first.items() if seen.any()}
-    faults += [f"{text}, first {f'in step {at}' if at else 'after reset'}" for text, at in first.items()]
+    text = "differs for the same key; what it draws must come from its key, by jax.random"
+    faults = [f"{name} {text}" for name in impure]
+    first = {fault: int(np.argmax(seen)) for fault, seen in first.items() if seen.any()}
+    faults += [f"{fault}, first {f'in step {at}' if at else 'after reset'}" for fault, at in first.items()]
     if faults:
         raise JaxrlError("\n".join(f"{env.spec.id}: {fault}" for fault in faults))
 
 
 def _impure(env: Env, key: Key) -> list[str]:
-    """The names of functions that are traced to another program the second time: constants in them were drawn while tracing."""
+    """Which functions are traced to another program the second time: constants in them were drawn while tracing."""
     state, _ = jax.eval_shape(env.reset, key)
     action = jax.eval_shape(lambda key: _actions(env.spec, key), key)
 
